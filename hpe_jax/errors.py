@@ -1,0 +1,5 @@
+"""The one exception that commands turn into a single clear line and exit code 2."""
+
+
+class InputError(ValueError):
+    """Input that cannot be used: the message names the file or key and what was expected."""
