@@ -1,0 +1,130 @@
+"""Reading depth frames from disk: always float32 millimetres, 0 where there is no reading."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from hpe_jax.errors import InputError
+
+SUFFIXES = (".png", ".npy")
+
+# NYU's frames store 2001 where nothing was measured; its tools keep what is nearer than 2 m.
+NYU_BACKGROUND = 2000
+
+
+def read_depth(
+    path: str | Path, *, depth_unit: float = 1.0, size: tuple[int, int] | None = None
+) -> Float[np.ndarray, "H W"]:
+    """Read one depth frame.
+
+    Three kinds of file are told apart by their content: a 16-bit single-channel PNG and a
+    two-dimensional `.npy`, both in units of `depth_unit` mm, and NYU's packing, an 8-bit RGB
+    PNG with `green * 256 + blue` mm and nothing in red.
+
+    Args:
+      path: a `.png` or `.npy` file.
+      depth_unit: millimetres per count; NYU's packing is in millimetres whatever this says,
+        so anything but 1 is an error there.
+      size: (height, width) that the frame must have; None takes any.
+
+    Returns:
+      (H, W) float32 mm; 0 where there is no reading. Non-finite and negative values count as
+      no reading, and so does NYU's background.
+
+    Raises:
+      InputError: the file is missing, truncated, of another kind or of another size.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such depth frame")
+    if path.suffix.lower() == ".npy":
+        depth = _read_npy(path) * np.float32(depth_unit)
+    elif path.suffix.lower() == ".png":
+        depth = _read_png(path, depth_unit)
+    else:
+        raise InputError(f"{path}: expected a depth frame as .png or .npy")
+    if size is not None and depth.shape != tuple(size):
+        raise InputError(
+            f"{path}: the frame is {depth.shape[1]} x {depth.shape[0]} pixels, "
+            f"expected {size[1]} x {size[0]}"
+        )
+    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+
+
+def unpack_nyu(rgb: np.ndarray) -> Float[np.ndarray, "H W"]:
+    """NYU's packing, (H, W, 3) uint8 -> (H, W) float32 mm, its background turned into 0."""
+    # Cast before multiplying: 256 does not fit the 8 bits of the image.
+    depth = rgb[..., 1].astype(np.float32) * 256 + rgb[..., 2].astype(np.float32)
+    return np.where(depth >= NYU_BACKGROUND, 0, depth).astype(np.float32)
+
+
+def pack_nyu(depth: Float[np.ndarray, "H W"]) -> np.ndarray:
+    """The inverse of `unpack_nyu`: whole millimetres, no reading stored as 2001."""
+    whole = np.where(depth > 0, np.clip(np.round(depth), 1, NYU_BACKGROUND + 1), 2001)
+    whole = whole.astype(np.uint16)
+    return np.stack([np.zeros_like(whole), whole >> 8, whole & 255], -1).astype(np.uint8)
+
+
+def list_frames(path: str | Path) -> list[Path]:
+    """The depth frames that `--input` names: one file, or a directory's in name order.
+
+    Raises:
+      InputError: the path does not exist, or the directory holds no `.png` or `.npy` file.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or directory")
+    frames = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not frames:
+        raise InputError(f"{path}: expected depth frames (*.png or *.npy) in this directory")
+    return frames
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        depth = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise InputError(f"{path}: unreadable .npy file ({_reason(error)})") from error
+    if depth.ndim != 2 or depth.dtype.kind not in "uif":
+        raise InputError(
+            f"{path}: expected a 2-D array of numbers, found {depth.dtype} {depth.shape}"
+        )
+    return depth.astype(np.float32)
+
+
+def _read_png(path: Path, depth_unit: float) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            mode, pixels = image.mode, np.asarray(image)
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
+        raise InputError(f"{path}: truncated or unreadable PNG ({_reason(error)})") from error
+    if mode in ("I;16", "I;16B", "I"):
+        return pixels.astype(np.float32) * np.float32(depth_unit)
+    if mode == "RGB":
+        if pixels[..., 0].any():
+            raise InputError(
+                f"{path}: a colour image; expected depth, either a 16-bit single-channel PNG "
+                "or NYU's packing (green * 256 + blue, red 0)"
+            )
+        if depth_unit != 1.0:
+            raise InputError(
+                f"{path}: NYU's packing is in millimetres, expected depth_unit 1, "
+                f"not {depth_unit:g}"
+            )
+        return unpack_nyu(pixels)
+    raise InputError(
+        f"{path}: expected a 16-bit single-channel PNG or NYU's RGB packing, found mode {mode}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

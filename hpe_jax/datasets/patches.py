@@ -1,0 +1,105 @@
+"""From a whole depth frame to the part of it that methods see: find the hand, cut it out.
+
+Data sets and `predict` both come through here, so that a model is always used on patches cut
+the way its training patches were.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from jaxtyping import Float
+
+from hpe_jax.camera import (
+    cut_patch,
+    decimate,
+    decimation_for,
+    depth_to_points,
+    patch_corner,
+    xyz_to_uvd,
+)
+
+# The hand is looked for in an image about this wide: a hand of 250 mm still covers hundreds
+# of pixels there, and a search costs a sixteenth of what it would on a VGA frame.
+SEARCH_WIDTH = 160
+
+
+def hand_patch(
+    depth: Float[np.ndarray, "H W"],
+    centre: Float[np.ndarray, "3"],
+    camera: Float[np.ndarray, "4"],
+    *,
+    patch: int,
+    extent_mm: float,
+) -> dict[str, np.ndarray]:
+    """Cut a square patch of native pixels about the hand.
+
+    Args:
+      depth: the whole frame, mm, 0 = no reading.
+      centre: mm, the middle of the hand; in front of the camera.
+      camera: fx, fy, cx, cy of the whole frame.
+      patch: edge of the patch in pixels.
+      extent_mm: what the patch must span at the hand's distance; decides which k-th pixels
+        are taken (`camera.decimation_for`).
+
+    Returns:
+      `depth` (patch, patch), `corner` (2,), `camera` (4,) and `centre` (3,) of the batch
+      contract, float32; the decimation is folded into the camera.
+    """
+    centre = np.asarray(centre, np.float32)
+    camera = np.asarray(camera, np.float32)
+    step = int(decimation_for(centre, camera, extent_mm, patch))
+    small = decimate(camera, step)
+    corner = patch_corner(centre, small, patch)
+    return {
+        "depth": cut_patch(depth, corner, step, patch),
+        "corner": corner.astype(np.float32),
+        "camera": small.astype(np.float32),
+        "centre": centre,
+    }
+
+
+def find_hand(
+    depth: Float[np.ndarray, "H W"], camera: Float[np.ndarray, "4"], cube_mm: float
+) -> Float[np.ndarray, "3"] | None:
+    """The hand's centre of mass (mm) in a whole frame, or None if there is no hand.
+
+    Runs `kernels.localise` on every k-th pixel, k such that about `SEARCH_WIDTH` columns are
+    left. The k-th pixels of each frame are exactly what `hand_patch` cuts from for that k.
+    """
+    import jax
+
+    step = max(1, round(depth.shape[1] / SEARCH_WIDTH))
+    small = np.ascontiguousarray(depth[::step, ::step], np.float32)
+    scaled = decimate(np.asarray(camera, np.float32), step)
+    # Explicit transfers: the training loop forbids the implicit ones.
+    arguments = jax.device_put((small, np.zeros(2, np.float32), scaled, np.float32(cube_mm)))
+    centre = np.asarray(jax.device_get(_localise()(*arguments)), np.float32)
+    return centre if np.isfinite(centre).all() and centre[2] > 0 else None
+
+
+@functools.cache
+def _localise():
+    import jax
+
+    from hpe_jax.kernels.localise import localise
+
+    return jax.jit(localise)
+
+
+def outside_frame(
+    centre: Float[np.ndarray, "3"], camera: Float[np.ndarray, "4"], size: tuple[int, int]
+) -> bool:
+    """Whether a centre is not in front of an (height, width) image."""
+    if not (np.isfinite(centre).all() and centre[2] > 0):
+        return True
+    u, v = xyz_to_uvd(np.asarray(centre, np.float64), np.asarray(camera, np.float64))[:2]
+    return not (0 <= u <= size[1] - 1 and 0 <= v <= size[0] - 1)
+
+
+def empty_cube(example: dict[str, np.ndarray], cube_mm: float) -> bool:
+    """Whether a patch from `hand_patch` has no reading inside the hand's cube."""
+    points = depth_to_points(example["depth"], example["corner"], example["camera"])
+    inside = (np.abs(points - example["centre"]) <= cube_mm / 2).all(-1)
+    return not bool((inside & (example["depth"] > 0)).any())
