@@ -1,0 +1,234 @@
+"""Score prediction files as the field does; NumPy only.
+
+    python -m hpe_jax.evaluate --dataset=nyu --groundtruth=groundtruth.txt \\
+        --predictions=mine.txt,theirs.txt --out=results
+
+Prints a table, or with `--json` one JSON object `{"<file name>": {...}}`; success rates are
+fractions (0-1) of frames whose worst joint is within the threshold. `--out` keeps `metrics.json`,
+`success_curve.png` and `per_joint.png`, all files in one plot.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hpe_jax.metrics.files import Format, JointFile
+    from hpe_jax.metrics.protocols import Protocol
+
+Camera = tuple[float, float, float, float]
+
+_DATASET = flags.DEFINE_enum(
+    "dataset", None, ["nyu", "icvl", "msra"], "whose camera, joints and subjects to use"
+)
+_GROUNDTRUTH = flags.DEFINE_list(
+    "groundtruth", None, "ground truth in uvd; several files follow each other (ICVL's sequences)"
+)
+_PREDICTIONS = flags.DEFINE_list("predictions", None, "prediction files, separated by commas")
+_FORMAT = flags.DEFINE_enum(
+    "format", "uvd", ["uvd", "xyz"], "what the prediction files hold: pixels and mm, or mm"
+)
+_CAMERA = flags.DEFINE_list(
+    "camera",
+    None,
+    "fx,fy,cx,cy in pixels; the default is that of the published tables (nyu "
+    "588.03,587.07,320,240; icvl 240.99,240.96,160,120; msra 241.42,241.42,160,120). A negative "
+    "fy says that xyz predictions have y up; for uvd its sign changes nothing",
+)
+_CENTRE = flags.DEFINE_string(
+    "centre", "unknown", "where the predictions' hand centres come from, kept with the result"
+)
+_OUT = flags.DEFINE_string("out", None, "folder for metrics.json and the plots")
+_JSON = flags.DEFINE_bool("json", False, "print JSON instead of a table")
+
+
+def evaluate(
+    protocol: Protocol,
+    truth: JointFile,
+    predictions: JointFile,
+    form: Format = "uvd",
+    camera: Camera | None = None,
+    centre: str = "unknown",
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Score one file.
+
+    Returns:
+      the result as commands print it, and the per-joint errors (N, J) in mm.
+
+    Raises:
+      InputError: other frames than the ground truth's.
+    """
+    from hpe_jax.metrics import errors as joint_errors
+    from hpe_jax.metrics import protocols
+    from hpe_jax.metrics.errors import split_summary, summary
+
+    protocols.check_same_frames(predictions, truth)
+    camera = camera or protocol.camera
+    true = protocols.to_xyz(truth.values, camera, "uvd")
+    pred = protocols.to_xyz(predictions.values, camera, form)
+    parts = protocol.slices(len(true))
+    result = {
+        "dataset": protocol.name,
+        "split": "test" if parts else "not the published test split",
+        "centre": centre,
+        "format": form,
+        "camera": list(camera),
+        "joints": list(protocol.skeleton.joints),
+        **summary(pred, true),
+        "parts": split_summary(pred, true, parts),
+    }
+    if form == "xyz":
+        _check_orientation(predictions.path, pred, true, result["mean_error_mm"], camera)
+    return result, joint_errors(pred, true)
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The results as lines of text, one file a line."""
+    first = next(iter(results.values()))
+    parts = list(first["parts"]) if len(first["parts"]) <= 2 else []
+    head = ["file", "mean", "median", "<=20", "<=40", "auc", "aligned", "transl.", *parts]
+    rows = [
+        [
+            name,
+            *(f"{r[k]:.3f}" for k in ("mean_error_mm", "median_error_mm")),
+            *(f"{100 * r[k]:.2f}" for k in ("success_20mm", "success_40mm")),
+            f"{r['auc_0_80']:.4f}",
+            *(f"{r[k]:.3f}" for k in ("mean_aligned_mm", "translation_mm")),
+            *(f"{r['parts'][part]['mean_error_mm']:.3f}" for part in parts),
+        ]
+        for name, r in results.items()
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        f"{first['dataset']}, {first['split']}, {first['frames']} frames, "
+        f"{len(first['joints'])} joints, camera {','.join(f'{c:g}' for c in first['camera'])}, "
+        f"{first['format']}, centre {first['centre']}",
+        "mm; <=20 and <=40: % of frames whose worst joint is within 20, 40 mm",
+        "",
+    ]
+    for row in [head, *rows]:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """The command; exits with 2 and one line on stderr for bad input."""
+    from hpe_jax.errors import InputError
+
+    try:
+        if len(argv) > 1:
+            raise InputError(f"{argv[1]}: unexpected, files are given with --predictions=FILE,FILE")
+        _run()
+    except (InputError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run() -> None:
+    # Imported late, so that --help and a mistyped flag answer at once.
+    from hpe_jax.metrics.protocols import PROTOCOLS, read_groundtruth
+
+    camera = _parse_camera(_CAMERA.value)
+    protocol = PROTOCOLS[_DATASET.value]
+    truth = read_groundtruth(protocol, _GROUNDTRUTH.value)
+    if len(truth.values) != protocol.frames:
+        print(
+            f"note: {truth.path} has {len(truth.values)} frames, the {protocol.name} test split "
+            f"{protocol.frames}: not comparable with published tables, no split by subject",
+            file=sys.stderr,
+        )
+    results, errors = {}, {}
+    for name, path in _names(_PREDICTIONS.value).items():
+        predictions = protocol.read(path, _FORMAT.value)
+        results[name], errors[name] = evaluate(
+            protocol, truth, predictions, _FORMAT.value, camera, _CENTRE.value
+        )
+    if _OUT.value:
+        _write(Path(_OUT.value), results, errors, protocol)
+    print(json.dumps(results, indent=2) if _JSON.value else table(results))
+
+
+def _write(
+    out: Path, results: dict[str, Any], errors: dict[str, np.ndarray], protocol: Protocol
+) -> None:
+    from hpe_jax.metrics import plots
+    from hpe_jax.metrics.errors import success
+    from hpe_jax.metrics.files import write_atomic
+
+    kept = {
+        name: {
+            **result,
+            "success_curves": {
+                per: success(errors[name], per=per).tolist()  # 0, 1 ... 80 mm
+                for per in ("worst", "mean", "joint")
+            },
+        }
+        for name, result in results.items()
+    }
+    write_atomic(out / "metrics.json", json.dumps(kept, indent=2) + "\n")
+    first = next(iter(results.values()))
+    title = f"{protocol.name}, {first['frames']} frames, centre {first['centre']}"
+    short = {Path(name).stem: error for name, error in errors.items()}
+    shown = short if len(short) == len(errors) else errors
+    plots.success_curve(out / "success_curve.png", shown, title)
+    plots.per_joint(out / "per_joint.png", shown, protocol.skeleton.joints, title)
+
+
+def _parse_camera(values: list[str] | None) -> Camera | None:
+    from hpe_jax.errors import InputError
+
+    if values is None:
+        return None
+    try:
+        fx, fy, cx, cy = (float(v) for v in values)
+    except ValueError as e:
+        raise InputError(f"--camera={','.join(values)}: expected four numbers fx,fy,cx,cy") from e
+    if not (0 < fx < float("inf") and 0 < abs(fy) < float("inf")) or cx != cx or cy != cy:
+        raise InputError(f"--camera={','.join(values)}: expected fx > 0 and fy other than 0")
+    return fx, fy, cx, cy
+
+
+def _names(paths: list[str]) -> dict[str, str]:
+    """File name -> path; the whole path where two files have the same name."""
+    from hpe_jax.errors import InputError
+
+    base = [Path(path).name for path in paths]
+    names = {p if base.count(b) > 1 else b: p for p, b in zip(paths, base, strict=True)}
+    if len(names) != len(paths):
+        raise InputError(f"--predictions={','.join(paths)}: a file is given twice")
+    return names
+
+
+def _check_orientation(
+    path: str, pred: np.ndarray, true: np.ndarray, mean: float, camera: Camera
+) -> None:
+    """Say so if the other sign of y fits far better: a common mistake with xyz files."""
+    from hpe_jax.camera import flip_y
+    from hpe_jax.metrics import errors as joint_errors
+
+    other = float(joint_errors(flip_y(pred), true).mean())
+    if other < mean / 2:
+        print(
+            f"warning: {path}: {mean:.1f} mm with y {'up' if camera[1] < 0 else 'down'}, "
+            f"{other:.1f} mm with the other sign: change the sign of fy in --camera",
+            file=sys.stderr,
+        )
+
+
+def run() -> None:
+    """Entry point."""
+    flags.mark_flags_as_required(["dataset", "groundtruth", "predictions"])
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

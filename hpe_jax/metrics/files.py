@@ -1,0 +1,148 @@
+"""Prediction files: one line a frame, three numbers a joint, blanks or tabs between them.
+
+The numbers are (u, v, depth) in pixels and mm, or (x, y, z) in mm; nothing in a file says which.
+A line may start with the frame's name (the label files of ICVL, the files of denseReg); either
+every line does or none. Blank lines are skipped, as ICVL's label files have them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from hpe_jax.errors import InputError
+
+Format = Literal["uvd", "xyz"]
+
+
+@dataclass(frozen=True)
+class JointFile:
+    """What a file held.
+
+    Attributes:
+      path: where it came from, for messages.
+      values: (N, J, 3) float64, as written in the file.
+      names: the frames' names where the file has them, else None.
+    """
+
+    path: str
+    values: Float[np.ndarray, "N J 3"]
+    names: list[str] | None = None
+
+
+def read_joints(path: str | Path, joints: int | Sequence[int], form: Format = "uvd") -> JointFile:
+    """Read a prediction or ground truth file.
+
+    Args:
+      path: the file.
+      joints: the number of joints a line must hold, or the numbers it may hold.
+      form: what the numbers are, for messages.
+
+    Raises:
+      InputError: the file is missing, empty or not text; a line has another number of columns
+        than the first or than expected, or a number that is not finite.
+    """
+    allowed = (joints,) if isinstance(joints, int) else tuple(joints)
+    expected = " or ".join(f"{3 * j} numbers ({j} joints x {form})" for j in allowed)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as e:
+        raise InputError(f"{path}: {e.strerror}, expected a file with {expected} a line") from e
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}: not text, expected {expected} a line") from e
+    lines = [(i, line.split()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise InputError(f"{path}: empty, expected {expected} a line")
+    number, first = lines[0]
+    named = _number(first[0]) is None
+    count, rest = divmod(len(first) - named, 3)
+    if rest or count not in allowed:
+        raise InputError(
+            f"{path}, line {number}: {len(first) - named} numbers"
+            f"{' after the name' if named else ''}, expected {expected}"
+        )
+    for number, tokens in lines:
+        if len(tokens) - named != 3 * count:
+            raise InputError(
+                f"{path}, line {number}: {len(tokens)} columns, expected {len(first)} as in line "
+                f"{lines[0][0]}{' (a name and ' if named else ' ('}{count} joints x {form})"
+            )
+    try:
+        values = np.array([tokens[named:] for _, tokens in lines], np.float64)
+    except ValueError:
+        values = None
+    if values is None or not np.isfinite(values).all():
+        raise _first_bad_number(path, lines, named)
+    names = [tokens[0] for _, tokens in lines] if named else None
+    return JointFile(str(path), values.reshape(len(lines), count, 3), names)
+
+
+def write_joints(
+    path: str | Path,
+    values: Float[np.ndarray, "N J 3"],
+    names: Sequence[str] | None = None,
+) -> None:
+    """Write joints (uvd or xyz) as `read_joints` reads them, three decimals, blanks between.
+
+    The file appears whole or not at all; an older one stays until then.
+
+    Raises:
+      InputError: a number is not finite, or there are not as many names as frames.
+    """
+    values = np.asarray(values)
+    if values.ndim != 3 or values.shape[-1] != 3:
+        raise InputError(f"{path}: joints of shape {values.shape}, expected (frames, joints, 3)")
+    bad = ~np.isfinite(values).all((1, 2))
+    if bad.any():
+        raise InputError(f"{path}: frame {int(bad.argmax())} to be written is not finite")
+    if names is not None and len(names) != len(values):
+        raise InputError(f"{path}: {len(names)} names for {len(values)} frames")
+    rows = [" ".join(f"{x:.3f}" for x in row) for row in values.reshape(len(values), -1)]
+    if names is not None:
+        rows = [f"{name} {row}" for name, row in zip(names, rows, strict=True)]
+    write_atomic(path, "".join(row + "\n" for row in rows))
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write a whole file, or leave what was there (a full disk, a killed process).
+
+    Raises:
+      OSError: the file could not be written; nothing is left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _number(token: str) -> float | None:
+    try:
+        return float(token)
+    except ValueError:
+        return None
+
+
+def _first_bad_number(path: str | Path, lines: list, named: bool) -> InputError:
+    for number, tokens in lines:
+        for column, token in enumerate(tokens[named:], 1 + named):
+            value = _number(token)
+            if value is None or not np.isfinite(value):
+                return InputError(
+                    f"{path}, line {number}: column {column} is {token!r}, expected a finite number"
+                )
+    raise AssertionError("no bad number in a file that could not be converted")
