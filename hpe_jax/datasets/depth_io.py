@@ -64,13 +64,6 @@ def unpack_nyu(rgb: np.ndarray) -> Float[np.ndarray, "H W"]:
     return np.where(depth >= NYU_BACKGROUND, 0, depth).astype(np.float32)
 
 
-def pack_nyu(depth: Float[np.ndarray, "H W"]) -> np.ndarray:
-    """The inverse of `unpack_nyu`: whole millimetres, no reading stored as 2001."""
-    whole = np.where(depth > 0, np.clip(np.round(depth), 1, NYU_BACKGROUND + 1), 2001)
-    whole = whole.astype(np.uint16)
-    return np.stack([np.zeros_like(whole), whole >> 8, whole & 255], -1).astype(np.uint8)
-
-
 def list_frames(path: str | Path) -> list[Path]:
     """The depth frames that `--input` names: one file, or a directory's in name order.
 
@@ -92,7 +85,7 @@ def _read_npy(path: Path) -> np.ndarray:
     try:
         depth = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"{path}: unreadable .npy file ({_reason(error)})") from error
+        raise InputError(f"{path}: unreadable .npy file ({_reason(error, path)})") from error
     if depth.ndim != 2 or depth.dtype.kind not in "uif":
         raise InputError(
             f"{path}: expected a 2-D array of numbers, found {depth.dtype} {depth.shape}"
@@ -106,7 +99,7 @@ def _read_png(path: Path, depth_unit: float) -> np.ndarray:
             image.load()
             mode, pixels = image.mode, np.asarray(image)
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
-        raise InputError(f"{path}: truncated or unreadable PNG ({_reason(error)})") from error
+        raise InputError(f"{path}: truncated or unreadable PNG ({_reason(error, path)})") from error
     if mode in ("I;16", "I;16B", "I"):
         return pixels.astype(np.float32) * np.float32(depth_unit)
     if mode == "RGB":
@@ -126,5 +119,7 @@ def _read_png(path: Path, depth_unit: float) -> np.ndarray:
     )
 
 
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _reason(error: Exception, path: Path) -> str:
+    # The libraries' messages often repeat the path, which ours begin with already.
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return text.replace(f" '{path}'", "").replace(f" {str(path)!r}", "")

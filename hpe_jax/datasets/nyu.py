@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,9 @@ class _Examples:
         if split == "test":
             self.cube[SECOND_SUBJECT:] *= SECOND_SUBJECT_CUBE
         self.centre = self._centre_source(data, split)
+        self.centre_name = str(data.centre_file if data.centre == "file" else data.centre)
         self.skipped: set[int] = set()
+        self.lock = threading.Lock()  # grain reads from several threads
 
     def _centre_source(
         self, data: Any, split: str
@@ -190,10 +193,6 @@ class _Examples:
             def from_file(i: int, depth: np.ndarray) -> np.ndarray:
                 if np.isnan(centres[i]).any():
                     raise InputError(f"{path}: line {i + 1}: no centre for {self.frames[i]}")
-                if outside_frame(centres[i], camera, depth.shape):
-                    raise InputError(
-                        f"{path}: line {i + 1}: the centre is outside the frame {self.frames[i]}"
-                    )
                 return centres[i]
 
             return from_file
@@ -217,12 +216,15 @@ class _Examples:
         size = (cameras.NYU.height, cameras.NYU.width)
         depth = read_depth(self.frames[index], size=size)
         centre = np.asarray(self.centre(index, depth), np.float32)
+        if outside_frame(centre, cameras.NYU.intrinsics, depth.shape):
+            raise InputError(
+                f"{self.frames[index]}: its centre {np.round(centre).tolist()} mm "
+                f"({self.centre_name}) is outside the frame"
+            )
         if self.jitter_mm:
             # By (seed, index): another run, or a resumed one, sees the same centre.
             noise = np.random.default_rng([self.seed, index]).normal(0, self.jitter_mm, 3)
             centre = centre + noise.astype(np.float32)
-        if outside_frame(centre, cameras.NYU.intrinsics, depth.shape) and not self.jitter_mm:
-            raise InputError(f"{self.frames[index]}: the hand's centre is outside the frame")
         example = hand_patch(
             depth, centre, cameras.NYU.intrinsics, patch=self.patch, extent_mm=self.extent_mm
         )
@@ -246,8 +248,10 @@ class _Examples:
             except InputError as error:
                 if not self.skip:
                     raise
-                if candidate not in self.skipped:
+                with self.lock:
+                    new = candidate not in self.skipped
                     self.skipped.add(candidate)
+                if new:
                     log.warning("skipped %s (%d frames skipped so far)", error, len(self.skipped))
         raise InputError(f"{self.frames[index]}: {_MAX_SKIPS} unusable frames in a row")
 

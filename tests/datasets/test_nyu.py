@@ -1,0 +1,266 @@
+"""The NYU reader on its real first frame, and on small made-up trees in the same layout."""
+
+import logging
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+from scipy.io import savemat
+
+from hpe_jax.camera import NYU, depth_to_points, flip_y, uvd_to_xyz, xyz_to_uvd
+from hpe_jax.datasets import make_source, nyu
+from hpe_jax.errors import InputError
+from hpe_jax.frames import epoch_indices
+from hpe_jax.hand.skeletons import NYU_COLUMNS
+
+CAMERA = NYU.intrinsics.astype(np.float64)
+
+
+def config(root, **changes):
+    fields = dict(
+        dataset="nyu", root=str(root), centre="gt", centre_file="", cube_mm=250.0, patch=96,
+        extent_mm=360.0, centre_jitter_mm=0.0, skip_unreadable=False,
+    )  # fmt: skip
+    return ConfigDict(fields | changes)
+
+
+def save_frame(path, depth):
+    """NYU's packing, written independently of the reader: green high byte, blue low byte."""
+    whole = np.where(depth > 0, np.round(depth), 2001).astype(int)
+    rgb = np.stack([np.zeros_like(whole), whole // 256, whole % 256], -1).astype(np.uint8)
+    Image.fromarray(rgb).save(path)
+
+
+def save_labels(path, uvd, xyz_up=None):
+    if xyz_up is None:
+        xyz_up = flip_y(uvd_to_xyz(uvd, CAMERA))
+    # Other cameras hold something else, so that reading the wrong one cannot go unnoticed.
+    savemat(
+        path,
+        {"joint_uvd": np.stack([uvd, uvd + 50, uvd + 90]),
+         "joint_xyz": np.stack([xyz_up, xyz_up + 500, xyz_up + 900])},
+    )  # fmt: skip
+
+
+def make_tree(root, frames=6, split="train", seed=0):
+    """A made-up tree: a square "hand" 700-900 mm away, its joints scattered in it."""
+    rng = np.random.default_rng(seed)
+    folder = root / split
+    folder.mkdir(parents=True)
+    middle = np.stack(
+        [rng.uniform(250, 390, frames), rng.uniform(200, 280, frames),
+         rng.uniform(700, 900, frames)], -1
+    )  # fmt: skip
+    uvd = middle[:, None] + rng.uniform(-30, 30, (frames, 36, 3))
+    for i, (u, v, d) in enumerate(middle):
+        depth = np.zeros((480, 640))
+        depth[int(v) - 60 : int(v) + 60, int(u) - 60 : int(u) + 60] = d
+        save_frame(folder / f"depth_1_{i + 1:07d}.png", depth)
+        (folder / f"depth_2_{i + 1:07d}.png").write_bytes(b"never read")
+    save_labels(folder / "joint_data.mat", uvd)
+    return uvd
+
+
+@pytest.fixture(scope="module")
+def real_tree(shared_data, tmp_path_factory):
+    """The real first test frame with its real labels, as a data set of one frame."""
+    folder = tmp_path_factory.mktemp("nyu") / "dataset" / "test"
+    folder.mkdir(parents=True)
+    sample = shared_data / "nyu"
+    shutil.copyfile(sample / "depth_1_0000001.png", folder / "depth_1_0000001.png")
+    columns = [np.loadtxt(sample / f"joint_1_{c}.csv", delimiter=",", max_rows=1) for c in "uvd"]
+    uvd = np.stack(columns, -1)[None]
+    # The data set's own constants, which differ a little from those everybody evaluates with.
+    own = np.array([588.036865, 587.075073, 320.0, 240.0])
+    save_labels(folder / "joint_data.mat", uvd, flip_y(uvd_to_xyz(uvd, own)))
+    return SimpleNamespace(root=folder.parent.parent, uvd=uvd, sample=sample)
+
+
+def test_real_frame(real_tree):
+    source = make_source(config(real_tree.root), "test", seed=0)
+    assert (source.name, source.size, source.skeleton, source.centre) == ("nyu", 1, "nyu", "gt")
+    batch = source.expand(source.load(np.array([0, 0])))
+    assert {k: v.shape for k, v in batch.items()} == {
+        "depth": (2, 96, 96), "corner": (2, 2), "camera": (2, 4), "centre": (2, 3),
+        "joints": (2, 14, 3), "joint_valid": (2, 14), "cube": (2,),
+    }  # fmt: skip
+    assert all(v.dtype == np.float32 for k, v in batch.items() if k != "joint_valid")
+    expected = real_tree.uvd[0, list(NYU_COLUMNS)]
+    np.testing.assert_allclose(xyz_to_uvd(batch["joints"][0], CAMERA), expected, atol=1e-3)
+    np.testing.assert_allclose(batch["centre"][0], batch["joints"][0].mean(0), atol=1e-3)
+    # y is down: the finger tips, which point up in this frame, are above the wrist.
+    assert batch["joints"][0, :8:2, 1].max() < batch["joints"][0, 11:13, 1].min()
+    # Every labelled joint lies behind the surface that its patch pixel shows.
+    uv = xyz_to_uvd(batch["joints"][0], batch["camera"][0])[:, :2] - batch["corner"][0]
+    u, v = np.round(uv).astype(int).T
+    behind = batch["joints"][0, :, 2] - batch["depth"][0][v, u]
+    assert ((behind > -10) & (behind < 40)).mean() > 0.8
+    assert batch["cube"].tolist() == [250.0, 250.0]
+
+
+def test_real_frame_with_published_centres(real_tree, tmp_path):
+    lines = (real_tree.sample / "center_test_refined.txt").read_text().splitlines()
+    (tmp_path / "centres_test.txt").write_text(lines[0] + "\n")
+    data = config(real_tree.root, centre="file", centre_file=str(tmp_path / "centres_{split}.txt"))
+    batch = make_source(data, "test", 0).load(np.array([0]))
+    off = np.linalg.norm(batch["centre"][0] - batch["joints"][0].mean(0))
+    assert off < 40
+    data.centre_file = str(real_tree.sample / "center_test_refined.txt")
+    with pytest.raises(InputError, match="8252 centres, expected one a frame, 1 in all"):
+        make_source(data, "test", 0)
+
+
+def test_real_frame_localised(real_tree):
+    pytest.importorskip("hpe_jax.kernels.localise")
+    batch = make_source(config(real_tree.root, centre="com"), "test", 0).load(np.array([0]))
+    assert np.linalg.norm(batch["centre"][0] - batch["joints"][0].mean(0)) < 60
+
+
+def test_made_up_tree_order_and_labels(tmp_path):
+    uvd = make_tree(tmp_path)
+    source = make_source(config(tmp_path), "train", seed=3)
+    indices = epoch_indices(source.size, 4, 3, 1)
+    batch = source.load(indices)
+    joints = uvd_to_xyz(uvd, CAMERA)[:, list(NYU_COLUMNS)]
+    np.testing.assert_allclose(batch["joints"], joints[indices], atol=1e-2)
+    again = make_source(config(tmp_path), "train", seed=3).load(indices)
+    for key in batch:
+        np.testing.assert_array_equal(batch[key], again[key])
+
+
+def test_patches_are_native_pixels(tmp_path):
+    uvd = make_tree(tmp_path, frames=1)
+    batch = make_source(config(tmp_path), "train", 0).load(np.array([0]))
+    points = depth_to_points(batch["depth"], batch["corner"], batch["camera"])[0]
+    seen = points[points[..., 2] > 0]
+    # The made-up hand is 120 pixels wide; at its distance that is known in millimetres.
+    distance = seen[0, 2]
+    width = seen[:, 0].max() - seen[:, 0].min()
+    step = round(588.03 / batch["camera"][0, 0])
+    assert 120 - step <= width * 588.03 / distance <= 120
+    assert len(np.unique(seen[:, 2])) == 1 and abs(distance - uvd[0, :, 2].mean()) < 30
+
+
+def test_jitter_is_by_seed_and_index_and_only_in_training(tmp_path):
+    make_tree(tmp_path)
+    make_tree(tmp_path, split="test")
+    steady = make_source(config(tmp_path), "train", 0).load(np.arange(6))["centre"]
+    data = config(tmp_path, centre_jitter_mm=10.0)
+    one = make_source(data, "train", 0).load(np.arange(6))["centre"]
+    two = make_source(data, "train", 0).load(np.array([5, 2]))["centre"]
+    np.testing.assert_array_equal(one[[5, 2]], two)
+    other = make_source(data, "train", 1).load(np.arange(6))["centre"]
+    assert (np.abs(one - steady) > 0).all() and (one != other).all()
+    assert 4 < (one - steady).std() < 20
+    test = make_source(data, "test", 0).load(np.arange(6))
+    np.testing.assert_allclose(test["centre"], test["joints"].mean(1), atol=1e-3)
+
+
+def test_second_subject_has_a_smaller_cube(tmp_path, monkeypatch):
+    monkeypatch.setattr(nyu, "SECOND_SUBJECT", 2)
+    make_tree(tmp_path, frames=3, split="test")
+    make_tree(tmp_path, frames=3)
+    cube = make_source(config(tmp_path), "test", 0).load(np.arange(3))["cube"]
+    np.testing.assert_allclose(cube, [250, 250, 250 * 5 / 6], rtol=1e-6)
+    assert (make_source(config(tmp_path), "train", 0).load(np.arange(3))["cube"] == 250).all()
+
+
+def test_unreadable_training_frames_are_replaced_and_counted(tmp_path, caplog):
+    make_tree(tmp_path)
+    make_tree(tmp_path, split="test")
+    for split in ("train", "test"):
+        (tmp_path / split / "depth_1_0000003.png").write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match=r"depth_1_0000003\.png: truncated"):
+        make_source(config(tmp_path), "train", 0).load(np.arange(6))
+    data = config(tmp_path, skip_unreadable=True)
+    source = make_source(data, "train", 0)
+    with caplog.at_level(logging.WARNING):
+        batch = source.load(np.array([1, 2, 3, 2]))
+    np.testing.assert_array_equal(batch["joints"][1], batch["joints"][2])
+    np.testing.assert_array_equal(batch["joints"][3], batch["joints"][2])
+    assert caplog.text.count("depth_1_0000003.png") == 1 and "1 frames skipped" in caplog.text
+    with pytest.raises(InputError, match=r"depth_1_0000003\.png"):
+        make_source(data, "test", 0).load(np.array([2]))
+
+
+def test_missing_or_misrooted_data(tmp_path):
+    with pytest.raises(InputError, match="expected .*joint_data.mat and .*depth_1_0000001.png"):
+        make_source(config(tmp_path / "nothing"), "train", 0)
+    make_tree(tmp_path / "nyu" / "dataset")
+    assert make_source(config(tmp_path / "nyu"), "train", 0).size == 6
+    with pytest.raises(InputError, match="expected .*dataset/test/joint_data.mat"):
+        make_source(config(tmp_path / "nyu"), "test", 0)
+    with pytest.raises(InputError, match="not the NYU data set"):
+        make_source(config(tmp_path / "nyu" / "dataset" / "train"), "train", 0)
+    with pytest.raises(InputError, match="no reader for data.dataset='msra'"):
+        make_source(config(tmp_path, dataset="msra"), "train", 0)
+    with pytest.raises(InputError, match="cameras 1, 2 and 3"):
+        make_source(config(tmp_path / "nyu", view=4), "train", 0)
+
+
+def test_frame_count_must_match_the_labels(tmp_path):
+    make_tree(tmp_path)
+    (tmp_path / "train" / "depth_1_0000004.png").unlink()
+    with pytest.raises(InputError, match=r"5 frames .* expected 6.*missing: depth_1_0000004\.png"):
+        make_source(config(tmp_path), "train", 0)
+    for i in (4, 7):
+        save_frame(tmp_path / "train" / f"depth_1_{i:07d}.png", np.zeros((480, 640)))
+    with pytest.raises(InputError, match="7 frames .* expected 6"):
+        make_source(config(tmp_path), "train", 0)
+
+
+def test_bad_labels(tmp_path):
+    uvd = make_tree(tmp_path)
+    path = tmp_path / "train" / "joint_data.mat"
+
+    def refused(match):
+        with pytest.raises(InputError, match=match) as error:
+            make_source(config(tmp_path), "train", 0)
+        assert "joint_data.mat" in str(error.value) and "\n" not in str(error.value)
+
+    broken = uvd.copy()
+    broken[4, 3, 0] = np.nan
+    save_labels(path, broken)
+    refused("1 frames with a joint that is NaN.*frame 5")
+    # Labels whose xyz is already y down are not NYU's.
+    save_labels(path, uvd, uvd_to_xyz(uvd, CAMERA))
+    refused("joint_uvd and joint_xyz .y up. disagree")
+    save_labels(path, uvd[:, :14])
+    refused(r"joint_uvd is \(3, 6, 14, 3\), expected \(3, frames, 36, 3\)")
+    savemat(path, {"joint_xyz": uvd})
+    refused("expected the variables joint_uvd and joint_xyz")
+    save_labels(path, uvd)
+    path.write_bytes(path.read_bytes()[:-200])
+    refused("unreadable, expected a MATLAB file")
+
+
+def test_bad_centres(tmp_path):
+    make_tree(tmp_path)
+    path = tmp_path / "centres.txt"
+    data = config(tmp_path, centre="file", centre_file=str(path))
+
+    def refused(line, match):
+        path.write_text("\n".join(["0 0 800"] * 2 + [line] + ["0 0 800"] * 3))
+        with pytest.raises(InputError, match=match):
+            make_source(data, "train", 0).load(np.arange(6))
+
+    refused("invalid", r"line 3: no centre for .*depth_1_0000003\.png")
+    refused("900 0 800", r"depth_1_0000003\.png: its centre .*centres\.txt. is outside the frame")
+    refused("0 0 -800", "is outside the frame")
+    refused("0 0 5000", r"depth_1_0000003\.png: empty crop, no reading within 250 mm")
+    with pytest.raises(InputError, match="not built yet"):
+        make_source(config(tmp_path, centre="refined"), "train", 0)
+    with pytest.raises(InputError, match="expected one of gt, com, file"):
+        make_source(config(tmp_path, centre="mean"), "train", 0)
+    with pytest.raises(InputError, match="expected data.centre_file"):
+        make_source(config(tmp_path, centre="file"), "train", 0)
+
+
+def test_wrong_frame_size(tmp_path):
+    make_tree(tmp_path)
+    save_frame(tmp_path / "train" / "depth_1_0000001.png", np.full((240, 320), 800))
+    with pytest.raises(InputError, match="320 x 240 pixels, expected 640 x 480"):
+        make_source(config(tmp_path), "train", 0).load(np.array([0]))
