@@ -58,14 +58,14 @@ def read_centres(
         centres[i] = values
     if frames is not None and len(centres) != frames:
         raise InputError(f"{path}: {len(centres)} centres, expected one a frame, {frames} in all")
-    return flip_y(centres) if y_up else centres
+    return np.asarray(flip_y(centres)) if y_up else centres
 
 
 def write_centres(
     path: str | Path, centres: Float[np.ndarray, "N 3"], *, y_up: bool = False
 ) -> None:
     """Write a centre file; rows that are not finite become `invalid`."""
-    centres = flip_y(np.asarray(centres)) if y_up else np.asarray(centres)
+    centres = np.asarray(flip_y(centres) if y_up else centres)
     lines = [
         " ".join(f"{value:.4f}" for value in row) if np.isfinite(row).all() else "invalid"
         for row in centres

@@ -149,7 +149,7 @@ def read_labels(path: Path, view: int = 1) -> Float[np.ndarray, "N 14 3"]:
                 f"{path}: {name}: {bad.sum()} frames with a joint that is NaN or not in front of "
                 f"the camera, the first is frame {int(np.argmax(bad)) + 1}"
             )
-    joints = uvd_to_xyz(uvd, cameras.NYU.intrinsics.astype(np.float64))
+    joints = np.asarray(uvd_to_xyz(uvd, cameras.NYU.intrinsics.astype(np.float64)))
     apart = np.abs(joints - cameras.flip_y(xyz)).max((1, 2)) > _AGREE_MM
     # A handful of slips is the annotators' business; more means another camera or y sign.
     if apart.mean() > 0.01:

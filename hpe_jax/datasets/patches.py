@@ -50,12 +50,12 @@ def hand_patch(
     centre = np.asarray(centre, np.float32)
     camera = np.asarray(camera, np.float32)
     step = int(decimation_for(centre, camera, extent_mm, patch))
-    small = decimate(camera, step)
-    corner = patch_corner(centre, small, patch)
+    small = np.asarray(decimate(camera, step), np.float32)
+    corner = np.asarray(patch_corner(centre, small, patch), np.float32)
     return {
         "depth": cut_patch(depth, corner, step, patch),
-        "corner": corner.astype(np.float32),
-        "camera": small.astype(np.float32),
+        "corner": corner,
+        "camera": small,
         "centre": centre,
     }
 
