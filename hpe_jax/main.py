@@ -1,0 +1,60 @@
+"""Train (or resume what the directory holds), then evaluate.
+
+python -m hpe_jax.main --config=FILE[:VARIANT] --workdir=DIR [--config.KEY=VALUE ...]
+
+Leaves metrics.json, predictions.txt, report/, checkpoints/, config.json, tensorboard/ and
+log.txt in DIR. Running it again with the same DIR resumes, or only evaluates when the
+training is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, FILE[:VARIANT]")
+_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run, made if absent")
+
+
+def main(argv: list[str]) -> int:
+    """Exit status of the command `argv`."""
+    if {"-h", "--help", "-help"} & set(argv):
+        print(f"{__doc__}\nflags:\n{flags.FLAGS.module_help(sys.modules[__name__])}")
+        return 0
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        missing = [f"--{name}" for name in ("config", "workdir") if not flags.FLAGS[name].value]
+        if rest or missing:
+            return _fail(f"unexpected {rest[0]!r}" if rest else f"{missing[0]} is missing")
+    # A config file is Python: it may raise anything, and so may the value of one of its keys.
+    except Exception as error:
+        return _fail(str(error))
+
+    # After the flags, so that --help and slips of the pen answer at once.
+    logging.set_verbosity(logging.WARNING)
+    import jax
+
+    from hpe_jax.errors import InputError, TrainingError
+    from hpe_jax.training import loop
+
+    cache = os.environ.get("HPE_JAX_CACHE", str(Path.home() / ".cache" / "hpe_jax"))
+    if cache:  # HPE_JAX_CACHE= switches the cache of compiled steps off.
+        jax.config.update("jax_compilation_cache_dir", cache)
+    try:
+        loop.run(_CONFIG.value, str(_WORKDIR.value))
+    except (InputError, TrainingError, OSError) as error:
+        return _fail(str(error))
+    return 0
+
+
+def _fail(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,194 @@
+"""Checkpoints for an exact resume, and models for prediction.
+
+A checkpoint is a nested plain dict of arrays (no optimiser classes, so that it outlives
+them) and, as JSON beside it, everything else: config, seed, source, position in the data.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from orbax.checkpoint import v1 as ocp
+
+from hpe_jax.errors import InputError, TrainingError
+from hpe_jax.methods.base import Variables
+from hpe_jax.training.state import State, eval_variables, leaf_name
+
+# What may differ between the run that wrote a checkpoint and the run that resumes it.
+FREE_KEYS = (
+    *("steps", "epochs", "epoch_examples", "log_every", "checkpoint_every", "keep_checkpoints"),
+    *("test_frames", "eval_every", "eval_frames", "eval_batch", "init_from", "init_pattern"),
+    *("data.root", "data.centre_file", "data.skip_unreadable"),
+)
+
+
+class Checkpoints:
+    """The directory of a run's checkpoints; use as a context manager.
+
+    Attributes:
+      latest: the greatest step of which a whole checkpoint exists, or None.
+    """
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self._directory = directory.absolute()
+        self._orbax = ocp.training.Checkpointer(
+            self._directory,
+            # The default policy skips a save in silence while another one runs.
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._orbax.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The greatest step of which a whole checkpoint exists."""
+        return None if self._orbax.latest is None else self._orbax.latest.step
+
+    def save(self, state: State, info: dict[str, Any]) -> None:
+        """Write `state` and the JSON-like `info` as the checkpoint of `info["step"]`.
+
+        Blocks until the checkpoint is whole. Saving a step twice does nothing.
+
+        Raises:
+          TrainingError: it could not be written; earlier checkpoints are untouched.
+        """
+        step = info["step"]
+        if step == self.latest:
+            return
+        kept = self.latest
+        try:
+            saved = self._orbax.save(step, _nest(_named(state)), custom_metadata=info)
+        except (OSError, ValueError, RuntimeError) as error:
+            left = f"the checkpoint of step {kept} is intact" if kept else "none was there before"
+            raise TrainingError(
+                f"{self._directory}: cannot write the checkpoint of step {step} "
+                f"({_first_line(error)}); {left}"
+            ) from error
+        if not saved:
+            raise TrainingError(f"{self._directory}: the checkpoint of step {step} was skipped")
+
+    def restore(
+        self, state: State, config: ConfigDict, source: str
+    ) -> tuple[State, dict[str, Any]] | None:
+        """The latest checkpoint, in the structure and placement of `state`; None without one.
+
+        Raises:
+          InputError: it belongs to another experiment than `config` on data `source`.
+        """
+        if self.latest is None:
+            return None
+        metadata = self._orbax.metadata(self.latest)
+        info = metadata.custom_metadata
+        where = f"{self._directory}: holds step {self.latest} of another experiment: "
+        hint = "; expected the same config, or another --workdir"
+        if differences := _differences(info["config"], to_json(config)):
+            raise InputError(where + ", ".join(differences) + hint)
+        if info["source"] != source:
+            raise InputError(f"{where}trained on {info['source']}, not {source}{hint}")
+        wanted = _named(state)
+        there = {name: leaf.shape for name, leaf in _flatten(metadata.metadata).items()}
+        for name in wanted | there:
+            shape = wanted[name].shape if name in wanted else None
+            if there.get(name) != shape:
+                raise InputError(f"{where}{name} is {there.get(name)} there, {shape} here{hint}")
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _nest(wanted)
+        )
+        loaded = _flatten(self._orbax.load(self.latest, abstract))
+        leaves = [loaded[name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(state), leaves), info
+
+
+def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
+    """Config and variables to predict with, from the latest checkpoint of a run.
+
+    Raises:
+      InputError: `workdir` holds no checkpoint.
+    """
+    directory = Path(workdir).absolute() / "checkpoints"
+    if not directory.is_dir():
+        raise InputError(f"{workdir}: no checkpoints/ in it, expected the --workdir of a run")
+    with ocp.training.Checkpointer(directory) as orbax:
+        if orbax.latest is None:
+            raise InputError(f"{directory}: holds no whole checkpoint")
+        metadata = orbax.metadata(orbax.latest)
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+            for name, leaf in _flatten(metadata.metadata).items()
+        }
+        tree = orbax.load(orbax.latest, _nest(abstract))
+    state = {"rest": {}, "ema": {}, **tree}
+    return from_json(metadata.custom_metadata["config"]), eval_variables(state)
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON would give it back."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_json(tree: dict[str, Any]) -> ConfigDict:
+    """The inverse of `to_json`; JSON's lists were tuples."""
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: tuples(v) for k, v in value.items()}
+        return tuple(tuples(v) for v in value) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(tree))
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """The first few keys that matter and differ, as text."""
+    a, b = _flatten(there, "."), _flatten(here, ".")
+    keys = [k for k in sorted(a | b) if k not in FREE_KEYS and a.get(k) != b.get(k)]
+    return [f"{k} is {a.get(k, 'absent')} there, {b.get(k, 'absent')} here" for k in keys[:3]]
+
+
+def _named(state: State) -> dict[str, jax.Array]:
+    """Leaves by name, in the order of the tree."""
+    return {leaf_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def _nest(named: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in named.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def _flatten(tree: Any, separator: str = "/") -> dict[str, Any]:
+    """The inverse of `_nest`, for dicts only: lists and metadata are leaves."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            for below, leaf in _flatten(value, separator).items():
+                out[f"{key}{separator}{below}"] = leaf
+        else:
+            out[key] = value
+    return out
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:200]
+
+
+def count_parameters(variables: Variables) -> int:
+    """Number of trained numbers."""
+    return int(sum(np.prod(x.shape) for x in jax.tree.leaves(variables["params"])))

@@ -1,0 +1,105 @@
+"""Predictions for a whole split, and the plainest predictor to compare with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float
+
+from hpe_jax.errors import InputError
+from hpe_jax.frames import Source
+from hpe_jax.methods.base import Method, Variables
+from hpe_jax.training.step import make_predict_step, replicated, to_devices
+
+PICTURES = 16
+"""Frames whose depth is kept for pictures, evenly spaced over the split."""
+
+PICTURED = ("depth", "corner", "camera", "centre", "cube", "joints")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions and truth, mm in camera space, in the order of the split.
+
+    Attributes:
+      pred, true: (N, J, 3).
+      valid: (N, J).
+      centre: (N, 3), where the cubes were placed.
+      pictures: fields of the batch for a few frames, with "index" (K,) into the others.
+    """
+
+    pred: Float[np.ndarray, "N J 3"]
+    true: Float[np.ndarray, "N J 3"]
+    valid: Bool[np.ndarray, "N J"]
+    centre: Float[np.ndarray, "N 3"]
+    pictures: dict[str, np.ndarray]
+
+
+class Evaluator:
+    """Evaluates one method on one source; compiles once however often it is called."""
+
+    def __init__(
+        self, method: Method, source: Source, mesh: Mesh, *, batch: int, frames: int = 0
+    ) -> None:
+        if source.size is None:
+            raise InputError(f"{source.name}: the {source.split} split is endless, cannot score it")
+        self._source, self._mesh = source, mesh
+        self._batch = -(-batch // mesh.size) * mesh.size
+        self._frames = min(frames, source.size) if frames else source.size
+        self._step = make_predict_step(method, source, mesh)
+
+    def __call__(self, variables: Variables) -> Evaluation:
+        variables = jax.device_put(variables, replicated(self._mesh))
+        shown = np.unique(np.linspace(0, self._frames - 1, PICTURES).astype(np.int64))
+        columns: dict[str, list[np.ndarray]] = {k: [] for k in ("pred", "true", "valid", "centre")}
+        pictures: dict[str, list[np.ndarray]] = {k: [] for k in PICTURED}
+        for start in range(0, self._frames, self._batch):
+            # The last batch is filled up with its last frame, which is cut off again.
+            indices = np.minimum(np.arange(start, start + self._batch), self._frames - 1)
+            keep = slice(0, min(self._batch, self._frames - start))
+            data = to_devices(self._source.load(indices), self._mesh)
+            pred, batch = self._step(variables, data)
+            row = {
+                "pred": pred,
+                "true": batch["joints"],
+                "valid": batch["joint_valid"],
+                "centre": batch["centre"],
+            }
+            for name, values in jax.device_get(row).items():
+                columns[name].append(values[keep])
+            here = shown[(shown >= start) & (shown < start + self._batch)] - start
+            if len(here):
+                fields = jax.device_get({name: batch[name] for name in PICTURED})
+                for name, values in fields.items():
+                    pictures[name].append(values[here])
+        whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+        return Evaluation(
+            **whole,
+            pictures={k: np.concatenate(v) for k, v in pictures.items()} | {"index": shown},
+        )
+
+
+def constant_pose(
+    true: Float[np.ndarray, "N J 3"],
+    valid: Bool[np.ndarray, "N J"],
+    centre: Float[np.ndarray, "N 3"],
+    rounds: int = 100,
+) -> Float[np.ndarray, "N J 3"]:
+    """The constant pose that, placed at each frame's centre, has the least mean error.
+
+    It is fitted to the very frames that it is scored on, each joint by Weiszfeld's iteration
+    for the geometric median: no constant can do better, which makes it the strictest
+    baseline of its kind.
+    """
+    offsets = np.asarray(true - centre[:, None], np.float64)
+    weight = np.asarray(valid, np.float64)[..., None]
+    offsets = np.where(weight > 0, offsets, 0.0)
+    pose = (offsets * weight).sum(0) / np.maximum(weight.sum(0), 1.0)
+    for _ in range(rounds):
+        distance = np.linalg.norm(offsets - pose, axis=-1, keepdims=True)
+        pull = weight / np.maximum(distance, 1e-6)
+        pose = (offsets * pull).sum(0) / np.maximum(pull.sum(0), 1e-12)
+    return (pose + centre[:, None]).astype(np.float32)

@@ -1,0 +1,243 @@
+"""The training loop: restore or begin, update until done, evaluate, write everything.
+
+A run is a function of its config: step s takes the examples `epoch_indices(..., s)` and the
+key `fold_in(seed, s)`, and a checkpoint holds all that an update changes. A run that was
+killed at any moment therefore ends, resumed, with the numbers of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+
+from hpe_jax.datasets import make_source
+from hpe_jax.errors import InputError
+from hpe_jax.frames import Source, epoch_indices
+from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.methods import METHODS
+from hpe_jax.methods.base import Method
+from hpe_jax.metrics.files import write_atomic
+from hpe_jax.training import optimizers
+from hpe_jax.training import step as steps_
+from hpe_jax.training.checkpoints import Checkpoints, count_parameters, load_model, to_json
+from hpe_jax.training.console import History, Log, Stop
+from hpe_jax.training.evaluation import Evaluator
+from hpe_jax.training.progress import Clock, Window
+from hpe_jax.training.results import device_name, score, write_results
+from hpe_jax.training.state import (
+    eval_variables,
+    init_state,
+    matching,
+    name_mask,
+    rest_of,
+    warm_start,
+)
+
+READ_AHEAD = 2
+"""Batches that the host prepares while the device works."""
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
+    """Train or resume in `workdir`, evaluate; returns `metrics.json`, None if told to stop.
+
+    Raises:
+      InputError: the config, the data or the checkpoints in `workdir` cannot be used.
+      TrainingError: the loss is not finite, or a checkpoint cannot be written.
+    """
+    if config.method.name not in METHODS:
+        raise InputError(
+            f"method.name={config.method.name!r} is unknown, expected one of {sorted(METHODS)}"
+        )
+    train_source = make_source(config.data, "train", config.seed)
+    test_source = make_source(config.data, "test", config.seed)
+    method = METHODS[config.method.name](config.method, SKELETONS[train_source.skeleton])
+    return train(config, Path(workdir), method, train_source, test_source)
+
+
+def train(
+    config: ConfigDict, workdir: Path, method: Method, train_source: Source, test_source: Source
+) -> dict[str, Any] | None:
+    """`run` for a given method and given sources."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    steps = number_of_steps(config, train_source)
+    mesh = steps_.make_mesh()
+    steps_.check_batch(config.batch, config.optimizer.accumulate, mesh)
+
+    # The state: drawn from the seed, or warm-started from an earlier run.
+    variables = method.init(jax.random.key(config.seed))
+    if config.init_from:
+        _, earlier = load_model(config.init_from)
+        variables = warm_start(variables, earlier, config.init_pattern)
+    frozen = keep_rest = None
+    if config.frozen:
+        frozen = matching(variables["params"], config.frozen, "frozen")
+        keep_rest = name_mask(rest_of(variables), config.frozen, "frozen")
+    schedule = optimizers.make_schedule(config.optimizer, steps)
+    optimizer = optimizers.make_optimizer(config.optimizer, schedule, frozen)
+    state = jax.device_put(
+        init_state(variables, optimizer, config.optimizer.ema > 0), steps_.replicated(mesh)
+    )
+
+    with (
+        Stop() as stop,
+        Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints,
+        Log(workdir / "log.txt") as log,
+    ):
+        # Resume what the directory holds.
+        restored = checkpoints.restore(state, config, train_source.name)
+        start, before, window = 0, 0.0, Window()
+        if restored is not None:
+            state, info = restored
+            start, before = info["step"], info["train_seconds"]
+            window = Window(**info["window"])
+            if start > steps:
+                raise InputError(f"{workdir}: holds step {start}, beyond the {steps} asked for")
+        write_atomic(workdir / "config.json", json.dumps(to_json(config), indent=2) + "\n")
+        history = History(workdir / "history.jsonl", start)
+        board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start or None)
+        log.line(
+            f"{config.method.name}, {count_parameters(variables):,} parameters, on "
+            f"{train_source.name} ({device_name()}): "
+            + (f"resuming at step {start:,} of {steps:,}" if start else f"{steps:,} steps")
+        )
+        evaluator = Evaluator(
+            method,
+            test_source,
+            mesh,
+            batch=config.eval_batch or config.batch,
+            frames=config.test_frames,
+        )
+
+        train_step = steps_.jit_train_step(
+            steps_.make_train_step(
+                method,
+                train_source.expand,
+                optimizer,
+                accumulate=config.optimizer.accumulate,
+                ema=config.optimizer.ema,
+                keep_rest=keep_rest,
+            ),
+            mesh,
+        )
+        key = jax.device_put(jax.random.key(config.seed), steps_.replicated(mesh))
+        clock = Clock(config.batch, steps, start)
+
+        def save(done: int) -> None:
+            checkpoints.save(
+                state,
+                {
+                    "step": done,
+                    "seed": config.seed,
+                    "position": done * config.batch,
+                    "source": train_source.name,
+                    "train_seconds": before + clock.seconds(),
+                    "window": window.to_json(),
+                    "config": to_json(config),
+                },
+            )
+
+        # One pass of this loop is one update. Metrics are fetched a step late, so that the
+        # device never waits for the host, except where a step is logged or saved.
+        compiled: Callable[..., Any] | None = None
+        pending: dict[str, Any] | None = None
+        for step, data in read_ahead(train_source, config.batch, config.seed, start, steps):
+            with jax.transfer_guard("disallow"):
+                data = steps_.to_devices(data, mesh)
+            if compiled is None:
+                log.line("compiling the training step")
+                compiled = train_step.lower(state, data, key).compile()
+                clock.begin()
+            with jax.transfer_guard("disallow"):
+                state, metrics = compiled(state, data, key)
+            if pending is not None:
+                window.add(step - 1, pending, checkpoints.latest)
+            pending, done = metrics, step + 1
+
+            logs = done % config.log_every == 0 or done == steps
+            evaluates = config.eval_every and done % config.eval_every == 0 and done < steps
+            saves = done % config.checkpoint_every == 0 or done == steps or stop.requested
+            if logs or saves or evaluates:
+                # Nothing is saved before its loss, and every loss before it, is known.
+                window.add(step, pending, checkpoints.latest)
+                pending = None
+            log.status(clock.text(done, window.recent))
+            if logs:
+                row = {"step": done, "examples": done * config.batch, **window.mean()}
+                row["lr"] = float(schedule(step))
+                history.add(row)
+                log.line(clock.text(done, row))
+                for name, value in row.items():
+                    board.add_scalar(f"train/{name}", value, done)
+                window.clear()
+            if saves:
+                save(done)
+            if evaluates:
+                figures = score(evaluator(eval_variables(state)), test_source)
+                log.line(f"step {done:,}: test error {figures['mean_error_mm']:.2f} mm")
+                board.add_scalar("test/mean_error_mm", figures["mean_error_mm"], done)
+            if stop.requested:
+                log.line(f"told to stop: saved step {done:,}, the same command resumes there")
+                board.close()
+                return None
+
+        # The test split, with everything that commands promise.
+        stop.saved()
+        seconds = before + clock.seconds()
+        log.line(f"evaluating on {test_source.name}, {test_source.split} split")
+        evaluation = evaluator(eval_variables(state))
+        extra = {
+            "train_seconds": round(seconds, 3),
+            "examples_seen": steps * config.batch,
+            "device": device_name(),
+        }
+        metrics = write_results(workdir, evaluation, test_source, history.rows, extra)
+        board.add_scalar("test/mean_error_mm", metrics["mean_error_mm"], steps)
+        board.close()
+        log.line(
+            f"{metrics['dataset']} {metrics['split']}, {metrics['frames']:,} frames, centres "
+            f"'{metrics['centre']}': mean error {metrics['mean_error_mm']:.2f} mm (best constant "
+            f"pose {metrics['baseline_mean_error_mm']:.2f} mm), worst joint within 20 mm in "
+            f"{metrics['success_20mm']:.1%}, within 40 mm in {metrics['success_40mm']:.1%}"
+        )
+        return metrics
+
+
+def number_of_steps(config: ConfigDict, source: Source) -> int:
+    """`config.steps`, or as many as `config.epochs` take."""
+    for name in ("log_every", "checkpoint_every", "keep_checkpoints", "batch"):
+        if config[name] < 1:
+            raise InputError(f"{name}={config[name]}, expected at least 1")
+    examples = config.epochs * (source.size or config.epoch_examples)
+    steps = config.steps or math.ceil(examples / config.batch)
+    if steps < 1:
+        raise InputError(f"steps={config.steps} and epochs={config.epochs}, expected training")
+    return steps
+
+
+def read_ahead(
+    source: Source, batch: int, seed: int, start: int, steps: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """`(step, what source.load gave)` in order, loaded by a thread a few steps ahead."""
+
+    def load(step: int) -> dict[str, np.ndarray]:
+        return source.load(epoch_indices(source.size, batch, seed, step))
+
+    waiting: collections.deque[Future[dict[str, np.ndarray]]] = collections.deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="read_ahead")
+    try:
+        for step in range(start, steps):
+            while len(waiting) <= READ_AHEAD and step + len(waiting) < steps:
+                waiting.append(pool.submit(load, step + len(waiting)))
+            yield step, waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

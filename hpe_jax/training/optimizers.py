@@ -1,0 +1,81 @@
+"""Optimisers and learning-rate schedules from `config.optimizer`.
+
+Fields: `name` (rmsprop, adam, adamw), `lr` (the peak), `decay` (of RMSProp), `weight_decay`
+(adamw), `clip_norm` (0 = off), `schedule` with `warmup` (updates of linear warm-up),
+`onecycle_peak` (share of the run at which the rate peaks), `step_every` and `step_factor`;
+`accumulate` and `ema` are read by `step`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from hpe_jax.errors import InputError
+
+SCHEDULES = ("constant", "onecycle", "cosine", "step")
+OPTIMIZERS = ("rmsprop", "adam", "adamw")
+
+
+def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the number of updates done."""
+    lr, warmup = config.lr, config.warmup
+    after = max(steps - warmup, 1)
+    if config.schedule == "constant":
+        schedule = optax.constant_schedule(lr)
+    elif config.schedule == "onecycle":
+        # Its rise is its warm-up.
+        return optax.cosine_onecycle_schedule(max(steps, 2), lr, pct_start=config.onecycle_peak)
+    elif config.schedule == "cosine":
+        schedule = optax.cosine_decay_schedule(lr, after)
+    elif config.schedule == "step":
+        if config.step_every < 1:
+            raise InputError("optimizer.step_every must be at least 1 for the step schedule")
+        schedule = optax.exponential_decay(
+            lr, config.step_every, config.step_factor, staircase=True
+        )
+    else:
+        raise InputError(
+            f"optimizer.schedule={config.schedule!r} is unknown, expected one of {SCHEDULES}"
+        )
+    if not warmup:
+        return schedule
+    return optax.join_schedules([optax.linear_schedule(0.0, lr, warmup), schedule], [warmup])
+
+
+def make_optimizer(
+    config: ConfigDict, schedule: optax.Schedule, frozen: Any = None
+) -> optax.GradientTransformation:
+    """The update rule.
+
+    `frozen` is a tree of bools like the parameters; True ones never change and do not count
+    towards the clipped norm.
+    """
+    if config.name == "rmsprop":
+        # Torch's convention, which the papers of this field trained with: the mean square
+        # starts at zero and epsilon is added after the root.
+        rule = optax.rmsprop(
+            schedule, decay=config.decay, eps=1e-8, initial_scale=0.0, eps_in_sqrt=False
+        )
+    elif config.name == "adam":
+        rule = optax.adam(schedule)
+    elif config.name == "adamw":
+        rule = optax.adamw(schedule, weight_decay=config.weight_decay)
+    else:
+        raise InputError(f"optimizer.name={config.name!r} is unknown, expected one of {OPTIMIZERS}")
+    if config.weight_decay and config.name != "adamw":
+        raise InputError(f"optimizer.weight_decay is for adamw only, not {config.name}")
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    if frozen is None:
+        return optax.chain(clip, rule)
+    still = optax.masked(optax.set_to_zero(), frozen)
+    return optax.chain(still, clip, rule, still)
+
+
+def update_ema(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
+    """One step of the running mean; young means forget faster, so they leave the start behind."""
+    keep = jax.numpy.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda mean, new: keep * mean + (1.0 - keep) * new, ema, params)

@@ -1,0 +1,69 @@
+"""Everything a finished run leaves in its directory beside checkpoints and logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hpe_jax.frames import Source
+from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.metrics.errors import errors, summary
+from hpe_jax.metrics.files import write_atomic, write_joints
+from hpe_jax.metrics.protocols import to_uvd
+from hpe_jax.training.evaluation import Evaluation, constant_pose
+
+
+def score(evaluation: Evaluation, source: Source) -> dict[str, Any]:
+    """The figures of `metrics.json` that depend on the predictions."""
+    e = evaluation
+    constant = constant_pose(e.true, e.valid, e.centre)
+    figures = summary(e.pred, e.true, e.valid)
+    return {
+        "dataset": source.name,
+        "split": source.split,
+        "frames": len(e.pred),
+        "centre": source.centre,
+        "mean_error_mm": figures.pop("mean_error_mm"),
+        "baseline_mean_error_mm": float(np.nanmean(errors(constant, e.true, e.valid))),
+        **{name: value for name, value in figures.items() if name != "frames"},
+    }
+
+
+def write_results(
+    workdir: Path,
+    evaluation: Evaluation,
+    source: Source,
+    history: list[dict[str, Any]],
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    """Write predictions, report and, last, `metrics.json`; returns its content."""
+    e = evaluation
+    metrics = {**score(e, source), **extra}
+    write_joints(workdir / "predictions.txt", to_uvd(e.pred, source.camera))
+    if source.synthetic:
+        write_joints(workdir / "groundtruth.txt", to_uvd(e.true, source.camera))
+    # Here, because drawing takes a second to import and training does not need it.
+    from hpe_jax.metrics.report import write_report
+
+    write_report(
+        workdir,
+        pred=e.pred,
+        true=e.true,
+        valid=e.valid,
+        skeleton=SKELETONS[source.skeleton],
+        source_name=source.name,
+        frames=e.pictures,
+        history=history,
+    )
+    write_atomic(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def device_name() -> str:
+    """For example "4 x NVIDIA H200" or "1 x cpu"."""
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind}"
