@@ -25,29 +25,6 @@ if TYPE_CHECKING:
 
 Camera = tuple[float, float, float, float]
 
-_DATASET = flags.DEFINE_enum(
-    "dataset", None, ["nyu", "icvl", "msra"], "whose camera, joints and subjects to use"
-)
-_GROUNDTRUTH = flags.DEFINE_list(
-    "groundtruth", None, "ground truth in uvd; several files follow each other (ICVL's sequences)"
-)
-_PREDICTIONS = flags.DEFINE_list("predictions", None, "prediction files, separated by commas")
-_FORMAT = flags.DEFINE_enum(
-    "format", "uvd", ["uvd", "xyz"], "what the prediction files hold: pixels and mm, or mm"
-)
-_CAMERA = flags.DEFINE_list(
-    "camera",
-    None,
-    "fx,fy,cx,cy in pixels; the default is that of the published tables (nyu "
-    "588.03,587.07,320,240; icvl 240.99,240.96,160,120; msra 241.42,241.42,160,120). A negative "
-    "fy says that xyz predictions have y up; for uvd its sign changes nothing",
-)
-_CENTRE = flags.DEFINE_string(
-    "centre", "unknown", "where the predictions' hand centres come from, kept with the result"
-)
-_OUT = flags.DEFINE_string("out", None, "folder for metrics.json and the plots")
-_JSON = flags.DEFINE_bool("json", False, "print JSON instead of a table")
-
 
 def evaluate(
     protocol: Protocol,
@@ -137,9 +114,10 @@ def _run() -> None:
     # Imported late, so that --help and a mistyped flag answer at once.
     from hpe_jax.metrics.protocols import PROTOCOLS, read_groundtruth
 
-    camera = _parse_camera(_CAMERA.value)
-    protocol = PROTOCOLS[_DATASET.value]
-    truth = read_groundtruth(protocol, _GROUNDTRUTH.value)
+    given = flags.FLAGS
+    camera = _parse_camera(given.camera)
+    protocol = PROTOCOLS[given.dataset]
+    truth = read_groundtruth(protocol, given.groundtruth)
     if len(truth.values) != protocol.frames:
         print(
             f"note: {truth.path} has {len(truth.values)} frames, the {protocol.name} test split "
@@ -147,14 +125,14 @@ def _run() -> None:
             file=sys.stderr,
         )
     results, errors = {}, {}
-    for name, path in _names(_PREDICTIONS.value).items():
-        predictions = protocol.read(path, _FORMAT.value)
+    for name, path in _names(given.predictions).items():
+        predictions = protocol.read(path, given.format)
         results[name], errors[name] = evaluate(
-            protocol, truth, predictions, _FORMAT.value, camera, _CENTRE.value
+            protocol, truth, predictions, given.format, camera, given.centre
         )
-    if _OUT.value:
-        _write(Path(_OUT.value), results, errors, protocol)
-    print(json.dumps(results, indent=2) if _JSON.value else table(results))
+    if given.out:
+        _write(Path(given.out), results, errors, protocol)
+    print(json.dumps(results, indent=2) if given.json else table(results))
 
 
 def _write(
@@ -212,10 +190,9 @@ def _check_orientation(
     path: str, pred: np.ndarray, true: np.ndarray, mean: float, camera: Camera
 ) -> None:
     """Say so if the other sign of y fits far better: a common mistake with xyz files."""
-    from hpe_jax.camera import flip_y
     from hpe_jax.metrics import errors as joint_errors
 
-    other = float(joint_errors(flip_y(pred), true).mean())
+    other = float(joint_errors(pred * [1, -1, 1], true).mean())
     if other < mean / 2:
         print(
             f"warning: {path}: {mean:.1f} mm with y {'up' if camera[1] < 0 else 'down'}, "
@@ -224,9 +201,38 @@ def _check_orientation(
         )
 
 
+def define_flags() -> None:
+    """Define the command's flags; not at import, where those of other commands would clash."""
+    flags.DEFINE_enum(
+        "dataset", None, ["nyu", "icvl", "msra"], "whose camera, joints and subjects to use"
+    )
+    flags.DEFINE_list(
+        "groundtruth",
+        None,
+        "ground truth in uvd; several files follow each other (ICVL's sequences)",
+    )
+    flags.DEFINE_list("predictions", None, "prediction files, separated by commas")
+    flags.DEFINE_enum(
+        "format", "uvd", ["uvd", "xyz"], "what the prediction files hold: pixels and mm, or mm"
+    )
+    flags.DEFINE_list(
+        "camera",
+        None,
+        "fx,fy,cx,cy in pixels; the default is that of the published tables (nyu "
+        "588.03,587.07,320,240; icvl 240.99,240.96,160,120; msra 241.42,241.42,160,120). A "
+        "negative fy says that xyz predictions have y up; for uvd its sign changes nothing",
+    )
+    flags.DEFINE_string(
+        "centre", "unknown", "where the predictions' hand centres come from, kept with the result"
+    )
+    flags.DEFINE_string("out", None, "folder for metrics.json and the plots")
+    flags.DEFINE_bool("json", False, "print JSON instead of a table")
+    flags.mark_flags_as_required(["dataset", "groundtruth", "predictions"])
+
+
 def run() -> None:
     """Entry point."""
-    flags.mark_flags_as_required(["dataset", "groundtruth", "predictions"])
+    define_flags()
     app.run(main)
 
 

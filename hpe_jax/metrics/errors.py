@@ -51,7 +51,7 @@ def aligned_errors(
     pred: Float[np.ndarray, "N J 3"],
     true: Float[np.ndarray, "N J 3"],
     valid: Bool[np.ndarray, "N J"] | None = None,
-) -> tuple[Float[np.ndarray, "N J"], Float[np.ndarray, "N"]]:
+) -> tuple[Float[np.ndarray, "N J"], Float[np.ndarray, " N"]]:
     """Pose and localisation told apart.
 
     Returns:
@@ -67,7 +67,7 @@ def aligned_errors(
 
 def frame_errors(
     error: Float[np.ndarray, "N J"], per: Literal["worst", "mean"] = "worst"
-) -> Float[np.ndarray, "M"]:
+) -> Float[np.ndarray, " M"]:
     """The worst or the mean joint error of every frame that has a scored joint (M <= N)."""
     scored = error[~np.isnan(error).all(1)]
     return np.nanmax(scored, 1) if per == "worst" else np.nanmean(scored, 1)
@@ -75,9 +75,9 @@ def frame_errors(
 
 def success(
     error: Float[np.ndarray, "N J"],
-    thresholds: Float[np.ndarray, "T"] = THRESHOLDS,
+    thresholds: Float[np.ndarray, " T"] = THRESHOLDS,
     per: Per = "worst",
-) -> Float[np.ndarray, "T"]:
+) -> Float[np.ndarray, " T"]:
     """Fraction (0-1) within each threshold (inclusive).
 
     Args:
@@ -90,7 +90,7 @@ def success(
     return np.searchsorted(ordered, thresholds, side="right") / len(ordered)
 
 
-def area(curve: Float[np.ndarray, "T"], thresholds: Float[np.ndarray, "T"] = THRESHOLDS) -> float:
+def area(curve: Float[np.ndarray, " T"], thresholds: Float[np.ndarray, " T"] = THRESHOLDS) -> float:
     """Area under a success curve as a fraction (0-1) of the greatest possible."""
     return float(np.trapezoid(curve, thresholds) / (thresholds[-1] - thresholds[0]))
 

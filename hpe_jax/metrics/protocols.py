@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -83,7 +82,7 @@ PROTOCOLS = {
 def to_xyz(
     values: Float[np.ndarray, "N J 3"],
     camera: tuple[float, float, float, float],
-    form: Literal["uvd", "xyz"],
+    form: Format,
 ) -> Float[np.ndarray, "N J 3"]:
     """File values to camera space, y down, mm.
 
@@ -96,8 +95,8 @@ def to_xyz(
     fx, fy, cx, cy = camera
     values = np.asarray(values, np.float64)
     if form == "xyz":
-        return cameras.flip_y(values) if fy < 0 else values
-    return cameras.uvd_to_xyz(values, np.array([fx, abs(fy), cx, cy]))
+        return np.asarray(cameras.flip_y(values)) if fy < 0 else values
+    return np.asarray(cameras.uvd_to_xyz(values, np.array([fx, abs(fy), cx, cy])))
 
 
 def to_uvd(
@@ -105,7 +104,8 @@ def to_uvd(
 ) -> Float[np.ndarray, "N J 3"]:
     """Camera space, y down, mm, to the (u, v, depth) of prediction files."""
     fx, fy, cx, cy = (float(c) for c in camera)
-    return cameras.xyz_to_uvd(np.asarray(xyz, np.float64), np.array([fx, abs(fy), cx, cy]))
+    xyz = np.asarray(xyz, np.float64)
+    return np.asarray(cameras.xyz_to_uvd(xyz, np.array([fx, abs(fy), cx, cy])))
 
 
 def read_groundtruth(protocol: Protocol, paths: list[str]) -> JointFile:
