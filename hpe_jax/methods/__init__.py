@@ -1,0 +1,13 @@
+"""Pose estimators, one file a paper. `METHODS[name](config.method, skeleton)` makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from hpe_jax.hand.skeletons import Skeleton
+from hpe_jax.methods import v2v
+from hpe_jax.methods.base import Method
+
+METHODS: dict[str, Callable[[ConfigDict, Skeleton], Method]] = {"v2v": v2v.make}

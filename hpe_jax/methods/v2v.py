@@ -1,0 +1,166 @@
+"""V2V-PoseNet: voxel-to-voxel prediction of joint heatmaps.
+
+G. Moon, J. Y. Chang, K. M. Lee, "V2V-PoseNet: Voxel-to-Voxel Prediction Network for Accurate
+3D Hand and Human Pose Estimation from a Single Depth Map", CVPR 2018.
+Configs: `configs/v2v_nyu.py` (the paper), `:quick`, `:subvoxel`.
+
+The hand's cube becomes a binary occupancy grid, an encoder-decoder of residual blocks turns it
+into one heatmap for each joint at half the resolution, trained on un-normalised Gaussians
+with a squared error averaged over everything.
+
+Deviations from the paper: none in the default setting. Options: `decode="subvoxel"` fits the
+peak instead of rounding it to a voxel; `kernel_std=0` starts from He's initialisation.
+The random crop of the canvas is a translation of the grid, not a crop of a volume.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from hpe_jax.frames import Batch
+from hpe_jax.hand.skeletons import Skeleton
+from hpe_jax.kernels.augment import draw_affine
+from hpe_jax.kernels.conv3d import max_pool2
+from hpe_jax.kernels.decode import decoder
+from hpe_jax.kernels.heatmaps import gaussian_heatmaps
+from hpe_jax.kernels.voxels import Grid, coarsen, make_grid, to_mm, to_voxels, voxelise
+from hpe_jax.layers.init import init_variables
+from hpe_jax.layers.volumetric import Conv3d, ConvBlock, ResidualBlock, Upsample
+from hpe_jax.methods.base import Method, Metrics, Variables
+
+POOL = 2  # input voxels to an output voxel
+
+
+class V2VNet(nn.Module):
+    """The network of the paper's figure 3: occupancy to heatmaps at half the resolution.
+
+    Attributes:
+      joints: number of heatmaps.
+      widths: channels of the stem, the full, the half and the quarter resolution.
+      dtype: of the arithmetic; the heatmaps are float32.
+    """
+
+    joints: int
+    widths: tuple[int, int, int, int] = (16, 32, 64, 128)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, volume: Float[Array, "B S S S 1"], train: bool
+    ) -> Float[Array, "B S/2 S/2 S/2 J"]:
+        """Heatmaps of occupancy volumes; S must be divisible by 8."""
+        stem, full, half, quarter = self.widths
+
+        def res(width: int, name: str, x: Array) -> Array:
+            return ResidualBlock(width, self.dtype, name=name)(x, train)
+
+        def up(width: int, name: str, x: Array) -> Array:
+            return Upsample(width, self.dtype, name=name)(x, train)
+
+        x = max_pool2(ConvBlock(stem, 7, 1, self.dtype, name="stem")(volume, train))
+        x = res(full, "front1", x)
+        x = res(full, "front2", x)
+        x = res(full, "front3", x)
+
+        skip1 = res(full, "skip1", x)
+        x = res(half, "encoder1", max_pool2(x))
+        skip2 = res(half, "skip2", x)
+        x = res(quarter, "encoder2", max_pool2(x))
+        x = res(quarter, "middle1", x)
+        x = res(quarter, "middle2", x)
+        x = res(half, "decoder2", up(half, "up2", x) + skip2)
+        x = res(full, "decoder1", up(full, "up1", x) + skip1)
+
+        x = ConvBlock(full, 1, 1, self.dtype, name="head1")(x, train)
+        x = ConvBlock(full, 1, 1, self.dtype, name="head2")(x, train)
+        return Conv3d(self.joints, 1, 1, self.dtype, name="output")(x).astype(jnp.float32)
+
+
+def volumes(batch: Batch, grid: Grid, size: int) -> Float[Array, "B S S S 1"]:
+    """Occupancy of a batch's depth patches in its grids."""
+    voxels = jax.vmap(voxelise, (0, 0, 0, 0, None))(
+        batch["depth"], batch["corner"], batch["camera"], grid, size
+    )
+    return voxels[..., None]
+
+
+def masked_mse(
+    predicted: Float[Array, "B D H W J"],
+    target: Float[Array, "B D H W J"],
+    valid: Float[Array, "B J"],
+) -> Float[Array, ""]:
+    """Squared error averaged over all voxels of all valid joints' maps."""
+    per_map = jnp.mean((predicted - target) ** 2, (1, 2, 3))
+    valid = valid.astype(jnp.float32)
+    return jnp.sum(per_map * valid) / jnp.maximum(jnp.sum(valid), 1.0)
+
+
+def make(config: ConfigDict, skeleton: Skeleton) -> Method:
+    """V2V-PoseNet for a skeleton.
+
+    Args:
+      config: the `method` part: `input` and `canvas` (voxels), `widths`, `sigma` (output
+        voxels), `decode` and `top_k`, `scale`, `rotation_deg`, `kernel_std`, `output_std`,
+        `dtype`.
+      skeleton: its joints, in order, are the heatmaps.
+
+    Raises:
+      ValueError: for an input side not divisible by 8, a canvas smaller than it, or an
+        unknown decode or dtype.
+    """
+    size, margin = int(config.input), int(config.canvas) - int(config.input)
+    if size < 8 or size % 8:
+        raise ValueError(f"method.input must be divisible by 8, got {size}")
+    if margin < 0:
+        raise ValueError(f"method.canvas ({config.canvas}) is smaller than method.input ({size})")
+    if len(config.widths) != 4:
+        raise ValueError(f"method.widths needs 4 numbers, got {tuple(config.widths)}")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"method.dtype must be float32 or bfloat16, got {config.dtype!r}")
+    out = size // POOL
+    low, high = config.scale
+    rotation_deg, sigma = float(config.rotation_deg), float(config.sigma)
+    decode = jax.vmap(decoder(config.decode, int(config.top_k)))
+    net = V2VNet(len(skeleton), tuple(config.widths), jnp.dtype(config.dtype))
+
+    def init(key: Array) -> Variables:
+        volume = jax.ShapeDtypeStruct((1, size, size, size, 1), jnp.float32)
+        std = {"output": float(config.output_std)}
+        return init_variables(
+            net, key, volume, kernel_std=float(config.kernel_std), std=std, train=False
+        )
+
+    def loss(
+        variables: Variables, batch: Batch, key: Array
+    ) -> tuple[Array, tuple[Metrics, Variables]]:
+        keys = jax.random.split(key, batch["centre"].shape[0])
+        affine = jax.vmap(
+            lambda k: draw_affine(k, scale=(low, high), rotation_deg=rotation_deg, margin=margin)
+        )(keys)
+        grid = make_grid(batch["centre"], batch["cube"], size, **affine._asdict())
+        coarse = coarsen(grid, POOL)
+        target = jax.vmap(gaussian_heatmaps, (0, None, None))(
+            to_voxels(batch["joints"], coarse), out, sigma
+        )
+        heatmaps, state = net.apply(
+            variables, volumes(batch, grid, size), train=True, mutable=["batch_stats"]
+        )
+        valid = batch["joint_valid"].astype(jnp.float32)
+        value = masked_mse(heatmaps, target, valid)
+        joints = to_mm(decode(jax.lax.stop_gradient(heatmaps)), coarse)
+        error = jnp.linalg.norm(joints - batch["joints"], axis=-1)
+        error_mm = jnp.sum(jnp.where(valid > 0, error, 0.0)) / jnp.maximum(jnp.sum(valid), 1.0)
+        return value, ({"loss": value, "error_mm": error_mm}, dict(state))
+
+    def predict(variables: Variables, batch: Batch) -> Float[Array, "B J 3"]:
+        grid = make_grid(batch["centre"], batch["cube"], size)
+        heatmaps = net.apply(variables, volumes(batch, grid, size), train=False)
+        return to_mm(decode(heatmaps), coarsen(grid, POOL))
+
+    return Method(init, loss, predict)
