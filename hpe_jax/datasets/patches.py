@@ -94,7 +94,8 @@ def outside_frame(
     """Whether a centre is not in front of an (height, width) image."""
     if not (np.isfinite(centre).all() and centre[2] > 0):
         return True
-    u, v = xyz_to_uvd(np.asarray(centre, np.float64), np.asarray(camera, np.float64))[:2]
+    uvd = xyz_to_uvd(np.asarray(centre, np.float64), np.asarray(camera, np.float64))
+    u, v, _ = np.asarray(uvd)
     return not (0 <= u <= size[1] - 1 and 0 <= v <= size[0] - 1)
 
 

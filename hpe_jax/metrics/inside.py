@@ -51,7 +51,8 @@ def inside_hand(
     visible = joints[:, 2] > 0
     # A joint behind the camera projects nowhere; 1 only keeps the division defined.
     safe = np.where(visible[:, None], joints, 1.0)
-    uv = np.round(xyz_to_uvd(safe, np.asarray(camera, np.float64))[:, :2] - np.asarray(corner))
+    uvd = np.asarray(xyz_to_uvd(safe, np.asarray(camera, np.float64)))
+    uv = np.round(uvd[:, :2] - np.asarray(corner))
     height, width = depth.shape
     visible &= (uv >= 0).all(1) & (uv[:, 0] < width) & (uv[:, 1] < height)
     u, v = (np.where(visible, uv[:, axis], 0).astype(int) for axis in (0, 1))
