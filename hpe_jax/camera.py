@@ -1,0 +1,176 @@
+"""Cameras and coordinates: the one place where conventions live.
+
+Conventions, everywhere in this library
+---------------------------------------
+* Lengths are millimetres. Camera space is right-handed: x to the right, y **down**,
+  z forward, away from the camera. Joints are `(..., J, 3)`.
+* A camera is the array `(fx, fy, cx, cy)` in pixels, all positive, shape `(..., 4)`:
+  `u = cx + fx * x / z`, `v = cy + fy * y / z`. Pixel centres are at integers.
+* `uvd` is `(u, v, z)`: pixels, pixels, millimetres.
+* Data sets that publish y **up** (NYU, MSRA15) are flipped where they are read, with
+  `flip_y`; their uvd labels need no change, since an image has one orientation only.
+* A right hand, palm to the camera and fingers up, shows its thumb on the right.
+* A depth patch is a rectangle of *native* pixels, never interpolated. `corner` is the
+  full-image pixel `(u, v)` of the patch's first pixel, so that patch pixel `[i, j]` looks
+  along `u = corner[0] + j`, `v = corner[1] + i`. Taking every k-th pixel is folded into
+  the camera (`decimate`), after which nothing else needs to know.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+ArrayLike = Array | np.ndarray
+
+
+class CameraSpec(NamedTuple):
+    """A data set's camera: intrinsics in pixels and the size of its images."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    @property
+    def intrinsics(self) -> np.ndarray:
+        """`(fx, fy, cx, cy)`, float32, shape (4,)."""
+        return np.array(self[:4], np.float32)
+
+
+# The constants with which the field's tables are computed (see the README on evaluation).
+NYU = CameraSpec(588.03, 587.07, 320.0, 240.0, 640, 480)
+ICVL = CameraSpec(240.99, 240.96, 160.0, 120.0, 320, 240)
+MSRA = CameraSpec(241.42, 241.42, 160.0, 120.0, 320, 240)
+CAMERAS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA}
+
+
+def _namespace(*arrays: ArrayLike):
+    """NumPy for NumPy arrays, so that reading data never touches an accelerator."""
+    return np if all(isinstance(a, (np.ndarray, float, int)) for a in arrays) else jnp
+
+
+def xyz_to_uvd(
+    xyz: Float[ArrayLike, "... 3"], camera: Float[ArrayLike, "... 4"]
+) -> Float[ArrayLike, "... 3"]:
+    """Project camera-space points (mm) to (pixel, pixel, mm).
+
+    `camera` broadcasts against `xyz` without its last axis; for a batch of joint sets pass
+    `camera[:, None]`. The depth must not be zero.
+    """
+    xp = _namespace(xyz, camera)
+    x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
+    u = camera[..., 2] + camera[..., 0] * x / z
+    v = camera[..., 3] + camera[..., 1] * y / z
+    return xp.stack([u, v, xp.broadcast_to(z, u.shape)], -1)
+
+
+def uvd_to_xyz(
+    uvd: Float[ArrayLike, "... 3"], camera: Float[ArrayLike, "... 4"]
+) -> Float[ArrayLike, "... 3"]:
+    """Back-project (pixel, pixel, mm) to camera space (mm); the inverse of `xyz_to_uvd`."""
+    xp = _namespace(uvd, camera)
+    u, v, z = uvd[..., 0], uvd[..., 1], uvd[..., 2]
+    x = (u - camera[..., 2]) * z / camera[..., 0]
+    y = (v - camera[..., 3]) * z / camera[..., 1]
+    return xp.stack([x, y, xp.broadcast_to(z, x.shape)], -1)
+
+
+def flip_y(xyz: Float[ArrayLike, "... 3"]) -> Float[ArrayLike, "... 3"]:
+    """Turn y-up coordinates into this library's y-down ones, and back."""
+    xp = _namespace(xyz)
+    return xyz * xp.asarray([1.0, -1.0, 1.0], xyz.dtype)
+
+
+def mirror_x(xyz: Float[ArrayLike, "... 3"]) -> Float[ArrayLike, "... 3"]:
+    """Reflect in the plane x = 0: a left hand becomes a right one."""
+    xp = _namespace(xyz)
+    return xyz * xp.asarray([-1.0, 1.0, 1.0], xyz.dtype)
+
+
+def mirror_camera(camera: Float[ArrayLike, "... 4"], width: int) -> Float[ArrayLike, "... 4"]:
+    """The camera of an image flipped left to right (`image[:, ::-1]`), `width` pixels wide."""
+    xp = _namespace(camera)
+    fx, fy, cx, cy = (camera[..., i] for i in range(4))
+    return xp.stack([fx, fy, width - 1 - cx, cy], -1)
+
+
+def decimate(camera: Float[ArrayLike, "... 4"], step: ArrayLike | int) -> Float[ArrayLike, "... 4"]:
+    """The camera of `image[::step, ::step]`."""
+    xp = _namespace(camera)
+    return camera / xp.asarray(step, camera.dtype)[..., None]
+
+
+def patch_rays(
+    corner: Float[ArrayLike, "... 2"], camera: Float[ArrayLike, "... 4"], size: tuple[int, int]
+) -> Float[ArrayLike, "... H W 2"]:
+    """`(x / z, y / z)` of every pixel of an `(H, W)` patch."""
+    xp = _namespace(corner, camera)
+    v, u = xp.arange(size[0], dtype=xp.float32), xp.arange(size[1], dtype=xp.float32)
+    x = (corner[..., 0, None] + u - camera[..., 2, None]) / camera[..., 0, None]
+    y = (corner[..., 1, None] + v - camera[..., 3, None]) / camera[..., 1, None]
+    shape = (*x.shape[:-1], *size)
+    return xp.stack(
+        [xp.broadcast_to(x[..., None, :], shape), xp.broadcast_to(y[..., :, None], shape)], -1
+    )
+
+
+def depth_to_points(
+    depth: Float[ArrayLike, "... H W"],
+    corner: Float[ArrayLike, "... 2"],
+    camera: Float[ArrayLike, "... 4"],
+) -> Float[ArrayLike, "... H W 3"]:
+    """Camera-space point (mm) of every pixel; pixels without a reading give (0, 0, 0)."""
+    xp = _namespace(depth, corner, camera)
+    rays = patch_rays(corner, camera, (depth.shape[-2], depth.shape[-1]))
+    return xp.concatenate([rays * depth[..., None], depth[..., None]], -1)
+
+
+def decimation_for(
+    centre: Float[ArrayLike, "... 3"],
+    camera: Float[ArrayLike, "... 4"],
+    extent_mm: float,
+    patch: int,
+) -> ArrayLike:
+    """How many native pixels to step so that `extent_mm` at the centre fits a patch.
+
+    Returns a whole number >= 1 (as float32): the smallest k for which the nearer face of a
+    cube of `extent_mm` about `centre` is at most `patch` pixels of step k wide.
+    """
+    xp = _namespace(centre, camera)
+    nearest = xp.maximum(centre[..., 2] - extent_mm / 2, 0.25 * extent_mm)
+    pixels = xp.maximum(camera[..., 0], camera[..., 1]) * extent_mm / nearest
+    return xp.maximum(xp.ceil(pixels / patch), 1.0)
+
+
+def patch_corner(
+    centre: Float[ArrayLike, "... 3"],
+    camera: Float[ArrayLike, "... 4"],
+    patch: int,
+) -> Float[ArrayLike, "... 2"]:
+    """Whole-numbered corner of the square patch whose middle is nearest to `centre`.
+
+    `camera` is the decimated camera, so the corner counts decimated pixels.
+    """
+    xp = _namespace(centre, camera)
+    uv = xyz_to_uvd(centre, camera)[..., :2]
+    return xp.round(uv - (patch - 1) / 2)
+
+
+def cut_patch(
+    image: Float[np.ndarray, "H W"], corner: Float[np.ndarray, "2"], step: int, patch: int
+) -> Float[np.ndarray, "patch patch"]:
+    """Every `step`-th pixel of `image` from `corner` (in decimated pixels); outside reads 0."""
+    small = image[::step, ::step]
+    out = np.zeros((patch, patch), np.float32)
+    u, v = int(corner[0]), int(corner[1])
+    u0, v0 = max(u, 0), max(v, 0)
+    u1, v1 = min(u + patch, small.shape[1]), min(v + patch, small.shape[0])
+    if u1 > u0 and v1 > v0:
+        out[v0 - v : v1 - v, u0 - u : u1 - u] = small[v0:v1, u0:u1]
+    return out

@@ -1,0 +1,88 @@
+"""The batch contract: what data sets and the renderer give, and methods take.
+
+A batch is a plain dict of arrays with a leading axis B:
+
+=============== ============ ================================================================
+`depth`         (B, H, W)    float32 mm, 0 = no reading (background may stay; cubes cut it)
+`corner`        (B, 2)       pixel (u, v) of the patch's first pixel, in `camera`'s image
+`camera`        (B, 4)       fx, fy, cx, cy of the (decimated) full image
+`centre`        (B, 3)       mm, the middle of the hand's cube
+`joints`        (B, J, 3)    mm, camera space; absent when unlabelled
+`joint_valid`   (B, J)       bool; False entries are not scored nor trained on
+`cube`          (B,)         mm, the edge of the hand's cube
+=============== ============ ================================================================
+
+A `Source` says where batches come from. Its two halves let the same training step serve
+recorded and rendered data: `load` runs on the host and may touch a disk, `expand` is pure,
+runs inside the jitted step and may render. The order of examples is a function of (seed,
+step) alone, so a resumed run sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array
+
+Batch = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where batches come from; one for training, one for the test split.
+
+    Attributes:
+      name: for example "nyu" or "synthetic-nyu"; printed on every result.
+      split: "train" or "test".
+      size: number of examples; None when endless.
+      centre: where hand centres come from: "gt", "com", "refined" or "file".
+      skeleton: key into `hand.skeletons.SKELETONS`.
+      camera: (4,) intrinsics with which results are written as uvd.
+      load: host function, (N,) int64 indices -> dict of arrays with leading axis N.
+      expand: pure function, what `load` returned (on the device) -> batch.
+    """
+
+    name: str
+    split: str
+    size: int | None
+    centre: str
+    skeleton: str
+    camera: np.ndarray
+    load: Callable[[np.ndarray], dict[str, Any]]
+    expand: Callable[[dict[str, Any]], Batch]
+
+    @property
+    def synthetic(self) -> bool:
+        return self.name.startswith("synthetic")
+
+
+def epoch_indices(size: int | None, batch: int, seed: int, step: int) -> np.ndarray:
+    """Example indices of one training step, a function of its arguments alone.
+
+    Endless sources count up. Finite ones are shuffled anew for each epoch; a batch that
+    reaches past the end of an epoch continues in the next one.
+    """
+    position = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
+    if size is None:
+        return position
+    out = np.empty_like(position)
+    for epoch in np.unique(position // size):
+        here = position // size == epoch
+        order = _permutation(size, seed, int(epoch))
+        out[here] = order[position[here] % size]
+    return out
+
+
+_PERMUTATIONS: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    key = (size, seed, epoch)
+    if key not in _PERMUTATIONS:
+        if len(_PERMUTATIONS) > 2:
+            _PERMUTATIONS.clear()
+        _PERMUTATIONS[key] = np.random.default_rng([seed, epoch]).permutation(size)
+    return _PERMUTATIONS[key]

@@ -1,0 +1,104 @@
+"""Finding the hand: nearest surface, then an iterated centre of mass.
+
+The hand is taken to be the part of the scene nearest to the camera, as in every published
+pipeline. `localise` is used on whole recorded frames and on rendered patches alike, so that
+training sees the centres that prediction will make.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hpe_jax.camera import depth_to_points
+
+ITERATIONS = 8
+# All in edges of the hand's cube: the cubes that look for the nearest part and for the palm,
+# the shell about the palm in which only an arm can be, and how far the wrist is from the palm.
+START = 0.5
+PALM = 0.5
+ARM = (0.56, 0.72)
+WRIST = 0.22
+
+
+def centre_of_mass(
+    points: Float[Array, "N 3"],
+    valid: Float[Array, "N"],
+    start: Float[Array, "3"],
+    cube_mm: float | Array,
+    iterations: int = ITERATIONS,
+) -> Float[Array, "3"]:
+    """Mean of the points inside a cube, moved to that mean again and again.
+
+    Args:
+      points: (N, 3) mm.
+      valid: (N,) bool, points to count.
+      start: (3,) first centre.
+      cube_mm: edge of the cube.
+      iterations: how often the cube moves.
+    Returns:
+      (3,) centre; where a cube holds no point its centre stays.
+    """
+
+    def move(centre, _):
+        inside = valid & (jnp.abs(points - centre) < 0.5 * cube_mm).all(-1)
+        count = inside.sum()
+        mean = (points * inside[:, None]).sum(0) / jnp.maximum(count, 1)
+        return jnp.where(count > 0, mean, centre), None
+
+    return jax.lax.scan(move, start, None, length=iterations)[0]
+
+
+def nearest_surface(depth: Float[Array, "H W"]) -> tuple[Array, Array]:
+    """Row and column of the nearest pixel that is not a stray one.
+
+    A pixel counts only when its whole 3×3 neighbourhood has readings; its depth is then the
+    farthest of the nine, so that single flying pixels do not win. When no pixel has a full
+    neighbourhood the nearest reading of all is taken.
+    """
+    far = jnp.where(depth > 0.0, depth, jnp.inf)
+    solid = jax.lax.reduce_window(far, -jnp.inf, jax.lax.max, (3, 3), (1, 1), "SAME")
+    edge = jnp.zeros(depth.shape, bool).at[1:-1, 1:-1].set(True)
+    solid = jnp.where(edge, solid, jnp.inf)
+    score = jnp.where(jnp.isfinite(solid).any(), solid, far)
+    index = jnp.argmin(score)
+    return index // depth.shape[1], index % depth.shape[1]
+
+
+def localise(
+    depth: Float[Array, "H W"],
+    corner: Float[Array, "2"],
+    camera: Float[Array, "4"],
+    cube_mm: float | Array,
+) -> Float[Array, "3"]:
+    """Centre (mm) of the hand nearest to the camera.
+
+    An arm in view would pull a plain centre of mass down to the elbow. So a small cube first
+    finds the palm, the widest part near the nearest surface; whatever lies too far from it to
+    be a finger shows where the arm is; what is on the arm's side of the wrist is left out.
+
+    Args:
+      depth: (H, W) mm, 0 = no reading.
+      corner: pixel of the image's first pixel.
+      camera: fx, fy, cx, cy.
+      cube_mm: edge of the hand's cube.
+    Returns:
+      (3,) mm; (0, 0, 0) when the image holds no reading.
+    """
+    points = depth_to_points(depth, corner, camera)
+    row, column = nearest_surface(depth)
+    tip = points[row, column]
+    flat, valid = points.reshape(-1, 3), depth.reshape(-1) > 0.0
+    # Points weigh by the surface they stand for, not by how many pixels see it.
+    near = valid & (jnp.abs(flat - tip) < 0.5 * START * cube_mm).all(-1)
+    start = (flat * near[:, None]).sum(0) / jnp.maximum(near.sum(), 1)
+    palm = centre_of_mass(flat, valid, start, PALM * cube_mm)
+    offset = flat - palm
+    far = jnp.linalg.norm(offset, axis=-1)
+    beyond = valid & (far > ARM[0] * cube_mm) & (far < ARM[1] * cube_mm)
+    arm = (offset * beyond[:, None]).sum(0)
+    arm = arm / jnp.maximum(jnp.linalg.norm(arm), 1e-6)
+    hand = valid & ~((offset @ arm > WRIST * cube_mm) & beyond.any())
+    centre = centre_of_mass(flat, hand, palm, cube_mm, 3)
+    return jnp.where(valid.any(), centre, 0.0)

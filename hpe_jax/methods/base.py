@@ -1,0 +1,32 @@
+"""What the training loop, evaluation, export and benchmark know of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from hpe_jax.frames import Batch
+
+Variables = dict[str, Any]
+"""`{"params": ..., "batch_stats": ...}`: nested plain dicts of arrays."""
+
+Metrics = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A pose estimator as pure functions.
+
+    Attributes:
+      init: key -> variables.
+      loss: (variables, batch, key) -> (scalar, (metrics, new_state)), where `new_state`
+        holds every collection of the variables but "params", and `metrics` are scalars.
+      predict: (variables, batch) -> joints (B, J, 3), mm in camera space.
+    """
+
+    init: Callable[[Array], Variables]
+    loss: Callable[[Variables, Batch, Array], tuple[Array, tuple[Metrics, Variables]]]
+    predict: Callable[[Variables, Batch], Float[Array, "B J 3"]]

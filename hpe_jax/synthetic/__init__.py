@@ -1,0 +1,146 @@
+"""Synthetic hands: subjects, poses, rendering and a depth sensor, all inside `jit`.
+
+`make_source` is what a config without a data set trains on. Its frames are a function of
+(seed, split, index) alone: endless for training, fixed for testing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from hpe_jax import camera as cameras
+from hpe_jax.frames import Batch, Source
+from hpe_jax.hand.kinematics import labels, place
+from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.kernels.localise import localise
+from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
+from hpe_jax.synthetic.render import render_depth
+from hpe_jax.synthetic.sensor import sense
+from hpe_jax.synthetic.surface import HAND, HAND_AND_FOREARM, hand_surface
+
+TEST_SEED = 20180618
+FRAMES_PER_TEST_SUBJECT = 32
+
+
+def render_frame(
+    index: Array,
+    *,
+    seed: int,
+    test: bool,
+    dataset: str,
+    patch: int,
+    extent_mm: float,
+    cube_mm: float,
+    centre: str,
+    centre_jitter_mm: float,
+    sensor: bool,
+    forearm: bool,
+) -> Batch:
+    """One frame of the batch contract (without the leading axis); pure and jittable.
+
+    Args:
+      index: number of the frame, int32.
+      seed: with `test` and the index it decides everything.
+      test: frames of the fixed test split, from subjects whose size is not in training.
+      dataset: whose camera and skeleton ("nyu", "icvl", "msra").
+      patch, extent_mm: size of the patch in pixels and the least it covers at the hand.
+      cube_mm: edge of the hand's cube.
+      centre: "com" (the localiser on the rendered depth) or "gt" (mean of the joints).
+      centre_jitter_mm: standard deviation of noise on training centres, per axis.
+      sensor, forearm: whether the depth sensor's faults and the forearm are simulated.
+    """
+    key = jax.random.fold_in(jax.random.key(TEST_SEED if test else seed), index)
+    if test:
+        subject = jax.random.fold_in(
+            jax.random.key(TEST_SEED + 1), index // FRAMES_PER_TEST_SUBJECT
+        )
+    else:
+        key, subject = jax.random.split(jax.random.fold_in(key, 7))
+    k = jax.random.split(key, 6)
+    shape = sample_shape(subject, held_out=test)
+    pose, local, _ = sample_hand(k[0], shape, VIEWS[dataset])
+    points = place(local, pose)
+    joints = labels(points, shape, dataset)
+    spec = cameras.CAMERAS[dataset]
+    middle = joints.mean(0)
+    # The patch is cut around where a localiser would roughly look.
+    aim = middle + 15.0 * jax.random.normal(k[1], (3,))
+    full = jnp.asarray(spec.intrinsics)
+    step = cameras.decimation_for(aim, full, extent_mm, patch)
+    camera = cameras.decimate(full, step)
+    corner = cameras.patch_corner(aim, camera, patch)
+
+    u = jax.random.uniform(k[2], (2,))
+    forearm_mm = jnp.where(u[0] < 0.15, 5.0 + 60.0 * u[1], 120.0 + 160.0 * u[1])
+    mesh = hand_surface(points, shape, pose.wrist, forearm_mm)
+    topology = HAND_AND_FOREARM if forearm else HAND
+    depth = render_depth(mesh, topology, corner, camera, (patch, patch))
+    if sensor:
+        depth = sense(k[3], depth, middle[2] / camera[0])
+    if centre == "com":
+        found = localise(depth, corner, camera, cube_mm)
+    elif centre == "gt":
+        found = middle
+    else:
+        raise ValueError(f"synthetic hands offer the centres com and gt, not {centre!r}")
+    found = jnp.where(found[2] > 0.0, found, middle)
+    if not test:
+        found = found + centre_jitter_mm * jax.random.normal(k[4], (3,))
+    return {
+        "depth": depth,
+        "corner": corner,
+        "camera": camera,
+        "centre": found,
+        "joints": joints,
+        "joint_valid": jnp.ones(joints.shape[0], bool),
+        "cube": jnp.asarray(cube_mm, jnp.float32),
+    }
+
+
+def make_source(config: Any, split: str, seed: int) -> Source:
+    """Synthetic hands seen through a data set's camera and skeleton.
+
+    Args:
+      config: the `data` section of an experiment; see `configs/v2v_nyu.py`.
+      split: "train" (endless) or "test" (2,048 frames, whatever the seed).
+      seed: of the training frames.
+    """
+    frame = partial(
+        render_frame,
+        seed=seed,
+        test=split == "test",
+        dataset=config.dataset,
+        patch=config.patch,
+        extent_mm=config.extent_mm,
+        cube_mm=config.cube_mm,
+        centre=config.centre,
+        centre_jitter_mm=config.centre_jitter_mm,
+        sensor=config.synthetic.sensor,
+        forearm=config.synthetic.forearm,
+    )
+
+    def load(indices: np.ndarray) -> dict[str, np.ndarray]:
+        return {"index": np.asarray(indices % 2**31, np.int32)}
+
+    def expand(loaded: dict[str, Any]) -> Batch:
+        return jax.vmap(frame)(loaded["index"])
+
+    return Source(
+        name=f"synthetic-{config.dataset}",
+        split=split,
+        size=2048 if split == "test" else None,
+        centre=config.centre,
+        skeleton=config.dataset,
+        camera=cameras.CAMERAS[config.dataset].intrinsics,
+        load=load,
+        expand=expand,
+    )
+
+
+__all__ = ["SKELETONS", "make_source", "render_frame"]

@@ -1,0 +1,216 @@
+"""Random subjects, poses and viewpoints: plausible, varied and not self-intersecting.
+
+Everything is a pure function of a key, for one hand; `vmap` makes a batch. A few candidate
+poses are drawn and the one whose fingers and palm overlap least is kept, so that no frame
+needs a loop whose length depends on data.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from hpe_jax.hand.kinematics import (
+    FINGER_LIMITS,
+    THUMB_LIMITS,
+    HandPose,
+    HandShape,
+    palm_points,
+)
+from hpe_jax.synthetic.surface import RADII, forearm_direction
+
+CANDIDATES = 6
+# Sizes relative to the template, which is a large hand. The test split's subjects are smaller
+# or larger than any in training.
+TRAIN_SCALE = (0.76, 1.06)
+TEST_SCALE = (0.72, 1.10)
+
+
+class View(NamedTuple):
+    """How far hands are from a data set's camera, and how far off its axis (mm, tangents)."""
+
+    near: float
+    far: float
+    sideways: float
+
+
+VIEWS = {
+    "nyu": View(500.0, 1050.0, 0.35),
+    "icvl": View(220.0, 460.0, 0.35),
+    "msra": View(260.0, 520.0, 0.35),
+}
+
+
+def sample_shape(key: PRNGKeyArray, held_out: bool) -> HandShape:
+    """A subject. `held_out` ones have hand sizes outside the training range."""
+    k = jax.random.split(key, 6)
+    if held_out:
+        u = jax.random.uniform(k[0], (), minval=-1.0, maxval=1.0)
+        small = TRAIN_SCALE[0] + (TRAIN_SCALE[0] - TEST_SCALE[0]) * jnp.minimum(u, 0.0)
+        large = TRAIN_SCALE[1] + (TEST_SCALE[1] - TRAIN_SCALE[1]) * jnp.maximum(u, 0.0)
+        scale = jnp.where(u < 0.0, small, large)
+    else:
+        scale = jax.random.uniform(k[0], (), minval=TRAIN_SCALE[0], maxval=TRAIN_SCALE[1])
+    return HandShape(
+        scale=scale,
+        palm=1.0 + jax.random.uniform(k[1], (3,), minval=-0.08, maxval=0.08),
+        fingers=1.0
+        + jax.random.uniform(k[2], (), minval=-0.07, maxval=0.07)
+        + jax.random.uniform(k[3], (5,), minval=-0.04, maxval=0.04),
+        thickness=jax.random.uniform(k[4], (), minval=0.85, maxval=1.2),
+        forearm=jax.random.uniform(
+            k[5], (2,), minval=jnp.array([0.85, 0.8]), maxval=jnp.array([1.35, 1.5])
+        ),
+    )
+
+
+def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array, "5"]]:
+    """Joint angles of the four fingers and the thumb.
+
+    Four habits of hands are mixed: each finger stretched, half or fully curled on its own
+    (counting, pointing, signs), all fingers curled alike (grasps, fists), an open hand, and
+    fingers bent at the knuckles or hooked. Neighbours follow one another a little, and the
+    last joint follows the middle one.
+    """
+    k = jax.random.split(key, 12)
+    habit = jax.random.choice(k[0], 4, p=jnp.array([0.45, 0.2, 0.2, 0.15]))
+    state = jax.random.choice(k[1], 3, (4,), p=jnp.array([0.5, 0.32, 0.18]))
+    own = jnp.array([0.03, 0.95, 0.5])[state]
+    common = jax.random.uniform(k[2], ())
+    curl = jnp.select(
+        [habit == 0, habit == 1, habit == 2],
+        [own, jnp.full(4, common), jnp.full(4, 0.03)],
+        jnp.full(4, common),
+    )
+    # Ring follows little and middle a little; nobody bends it alone.
+    neighbours = 0.5 * (jnp.roll(curl, 1) + jnp.roll(curl, -1))
+    curl = curl.at[1].set(0.8 * curl[1] + 0.2 * neighbours[1])
+    knuckle, hook = jnp.where(
+        habit == 3,
+        jnp.where(jax.random.bernoulli(k[3]), jnp.array([1.0, 0.12]), jnp.array([0.1, 1.0])),
+        jnp.array([1.0, 1.0]),
+    )
+    noise = jax.random.normal(k[4], (4, 4)) * jnp.radians(jnp.array([11.0, 5.0, 11.0, 8.0]))
+    mcp = jnp.radians(-6.0 + 80.0 * curl * knuckle) + noise[:, 0]
+    pip = jnp.radians(3.0 + 100.0 * curl * hook) + noise[:, 2]
+    spread = jax.random.uniform(k[5], (), minval=-5.0, maxval=13.0)
+    fan = jnp.radians(spread * jnp.array([-1.2, -0.4, 0.15, 0.9]))
+    # Bent knuckles leave no room for spreading.
+    abduction = (fan + noise[:, 1]) * jnp.clip(jnp.cos(mcp), 0.15, 1.0)
+    dip = 0.6 * pip + noise[:, 3]
+    fingers = jnp.stack([mcp, abduction, pip, dip], -1)
+
+    # Thumb: away from the palm, along the index, or across the palm.
+    where = jax.random.choice(k[6], 3, p=jnp.array([0.4, 0.25, 0.35]))
+    middle = jnp.radians(
+        jnp.array(
+            [[42.0, 12.0, 25.0, 8.0, 8.0], [22.0, 14.0, 30.0, 18.0, 15.0],
+             [8.0, 38.0, 55.0, 30.0, 35.0]]
+        )[where]
+    )  # fmt: skip
+    width = jnp.radians(jnp.array([13.0, 12.0, 15.0, 15.0, 20.0]))
+    thumb = middle + width * jax.random.normal(k[7], (5,))
+    fingers = jnp.clip(fingers, FINGER_LIMITS[:, 0], FINGER_LIMITS[:, 1])
+    return fingers, jnp.clip(thumb, THUMB_LIMITS[:, 0], THUMB_LIMITS[:, 1])
+
+
+# Points along the bones where overlap is measured, and their radii.
+_AT = np.array([0.25, 0.6, 1.0], np.float32)
+_PALM_PROBES = np.array(
+    [[-30, 50, 10], [-12, 60, 6], [8, 62, 5], [26, 64, 4], [-24, 25, 10], [0, 30, 6]], np.float32
+)
+_PALM_PROBE_RADII = np.array([14.0, 15.0, 15.0, 14.0, 16.0, 17.0], np.float32)
+
+
+def _separation_mask() -> np.ndarray:
+    """Pairs of probes that can collide: not on one finger, not where parts grow together."""
+    finger = np.repeat(np.arange(5), 9)
+    part = np.tile(np.repeat(np.arange(3), 3), 5)
+    mask = finger[:, None] != finger[None, :]
+    mask &= ~((part[:, None] == 0) & (part[None, :] == 0))
+    to_palm = np.tile(((part >= 1))[:, None], (1, len(_PALM_PROBES)))
+    top = np.concatenate([np.triu(mask), to_palm], 1)
+    return top
+
+
+_MASK = _separation_mask()
+
+
+def overlap(shape: HandShape, points: Float[Array, "5 4 3"]) -> Float[Array, ""]:
+    """Deepest overlap (mm) of two parts of the hand that should not touch; <= 0 when free."""
+    a, b = points[:, :-1, None], points[:, 1:, None]
+    probes = (a + (b - a) * _AT[:, None]).reshape(45, 3)
+    ra, rb = RADII[:, :-1, None], RADII[:, 1:, None]
+    radii = (ra + (rb - ra) * _AT).reshape(45) * shape.thickness * shape.scale
+    palm = _PALM_PROBES * shape.palm * shape.scale
+    palm_radii = _PALM_PROBE_RADII * shape.thickness * shape.scale
+    others = jnp.concatenate([probes, palm])
+    other_radii = jnp.concatenate([radii, palm_radii])
+    distance = jnp.linalg.norm(probes[:, None] - others[None] + 1e-6, axis=-1)
+    depth = radii[:, None] + other_radii[None] - distance
+    return jnp.where(_MASK, depth, -1e3).max()
+
+
+def _turn(axis: int, angle: Array) -> Float[Array, "3 3"]:
+    c, s, o, i = jnp.cos(angle), jnp.sin(angle), jnp.zeros(()), jnp.ones(())
+    rows = {
+        0: [[i, o, o], [o, c, -s], [o, s, c]],
+        1: [[c, o, s], [o, i, o], [-s, o, c]],
+        2: [[c, -s, o], [s, c, o], [o, o, i]],
+    }[axis]
+    return jnp.stack([jnp.stack(r) for r in rows])
+
+
+def sample_rotation(key: PRNGKeyArray) -> Float[Array, "3 3"]:
+    """Palm axes in the camera: mostly a raised hand whose palm faces the camera, turned about
+    its own axis by any angle now and then, tilted, and rolled in the image."""
+    k = jax.random.split(key, 4)
+    facing = jnp.array([[1.0, 0, 0], [0, -1.0, 0], [0, 0, -1.0]])
+    front = jnp.radians(32.0) * jax.random.normal(k[0], ())
+    around = jax.random.uniform(k[0], (), minval=-jnp.pi, maxval=jnp.pi)
+    yaw = jnp.where(jax.random.bernoulli(k[1], 0.3), around, front)
+    pitch = jnp.radians(28.0) * jax.random.normal(k[2], ())
+    roll = jnp.radians(30.0) * jax.random.normal(k[3], ())
+    return _turn(2, roll) @ _turn(0, pitch) @ _turn(1, yaw) @ facing
+
+
+def sample_wrist(key: PRNGKeyArray) -> Float[Array, "2"]:
+    """Flexion and radial deviation: relaxed, or bent back so that the arm hides behind the palm."""
+    k = jax.random.split(key, 2)
+    wrist = jnp.radians(jnp.array([28.0, 10.0])) * jax.random.normal(k[0], (2,))
+    behind = jax.random.bernoulli(k[1], 0.3)
+    wrist = jnp.where(behind, wrist + jnp.array([-1.1, 0.0]), wrist)
+    return jnp.clip(wrist, jnp.array([-1.5, -0.4]), jnp.array([1.2, 0.5]))
+
+
+def sample_hand(
+    key: PRNGKeyArray, shape: HandShape, view: View
+) -> tuple[HandPose, Float[Array, "5 4 3"], Float[Array, ""]]:
+    """A pose of a subject in front of a camera.
+
+    Returns:
+      the pose, the pivots in the palm frame, and the remaining overlap in mm.
+    """
+    k = jax.random.split(key, 4)
+    fingers, thumbs = jax.vmap(sample_fingers)(jax.random.split(k[0], CANDIDATES))
+    points = jax.vmap(lambda f, t: palm_points(shape, f, t))(fingers, thumbs)
+    depth = jax.vmap(lambda p: overlap(shape, p))(points)
+    # The first candidate that is free of overlap, so that the mixture of habits survives.
+    best = jnp.where((depth < 3.0).any(), jnp.argmax(depth < 3.0), jnp.argmin(depth))
+    rotations = jax.vmap(sample_rotation)(jax.random.split(k[1], CANDIDATES))
+    wrists = jax.vmap(sample_wrist)(jax.random.split(k[2], CANDIDATES))
+    # The arm belongs to somebody behind the hand: it goes away from the camera, and seldom up.
+    arms = jnp.einsum("kij,kj->ki", rotations, jax.vmap(forearm_direction)(wrists))
+    away = arms[:, 2] - 0.5 * jnp.maximum(-arms[:, 1] - 0.3, 0.0)
+    pick = jnp.where((away > 0.2).any(), jnp.argmax(away > 0.2), jnp.argmax(away))
+    rotation, wrist = rotations[pick], wrists[pick]
+    place_at = jax.random.uniform(k[3], (3,), minval=-1.0, maxval=1.0)
+    z = 0.5 * (view.near + view.far) + 0.5 * (view.far - view.near) * place_at[2]
+    middle = jnp.stack([view.sideways * z * place_at[0], view.sideways * z * place_at[1], z])
+    position = middle - rotation @ (points[best].reshape(-1, 3).mean(0))
+    pose = HandPose(fingers[best], thumbs[best], wrist, rotation, position)
+    return pose, points[best], depth[best]
