@@ -1,0 +1,283 @@
+"""`predict` on drawn frames, with a toy model that knows one rigid hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from hpe_jax import methods
+from hpe_jax.camera import NYU, mirror_x, xyz_to_uvd
+from hpe_jax.datasets.centres import write_centres
+from hpe_jax.datasets.patches import find_hand
+from hpe_jax.methods.base import Method
+from hpe_jax.predict import main
+from hpe_jax.predictor import Predictor
+from hpe_jax.training.checkpoints import Checkpoints
+
+CAMERA = NYU.intrinsics
+FLAG = "--camera=588.03,587.07,320,240"
+WIDTH = 640
+
+
+def draw(u=300, v=220):
+    """A flat right hand, 700 mm away: a palm with a thumb on the right; and its joints."""
+    frame = np.zeros((480, WIDTH), np.float32)
+    frame[v - 60 : v + 60, u - 30 : u + 30] = 700
+    frame[v + 10 : v + 30, u + 30 : u + 90] = 700
+    spots = [(u + du, v + dv) for du in (-20, 0, 20) for dv in (-50, -20, 20, 50)]
+    spots += [(u + 60, v + 20), (u + 85, v + 20)]
+    uvd = np.array([(*spot, 710) for spot in spots], float)
+    z = uvd[:, 2]
+    x, y = (uvd[:, 0] - 320) * z / 588.03, (uvd[:, 1] - 240) * z / 587.07
+    return frame, np.stack([x, y, z], -1)
+
+
+def make_toy(config, skeleton):
+    """Joints at fixed offsets from the centre, whatever the depth."""
+
+    def predict(variables, batch):
+        joints = batch["centre"][:, None] + variables["params"]["offsets"]
+        return joints + 0 * batch["depth"].sum() + 0 * batch["cube"].sum()
+
+    return Method(lambda key: {}, lambda *_: None, predict)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    frame, joints = draw()
+    centre = find_hand(frame, CAMERA, 250.0)
+    return {"params": {"offsets": jnp.asarray(joints - centre, jnp.float32)}}
+
+
+def make_config():
+    data = dict(dataset="nyu", root="", cube_mm=250.0, patch=96, extent_mm=360.0)
+    return ConfigDict({"method": {"name": "toy"}, "data": data})
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setitem(methods.METHODS, "toy", make_toy)
+    monkeypatch.setenv("HPE_JAX_CACHE", "")
+
+
+@pytest.fixture
+def predictor(toy, variables):
+    return Predictor(make_config(), variables)
+
+
+@pytest.fixture(scope="module")
+def workdir(variables, tmp_path_factory):
+    """A run with one checkpoint, as training leaves it."""
+    folder = tmp_path_factory.mktemp("run")
+    state = {"step": jnp.zeros((), jnp.int32), **variables, "rest": {}, "opt_state": {}, "ema": {}}
+    info = {"step": 1, "config": make_config().to_dict(), "source": "synthetic-nyu"}
+    with Checkpoints(folder / "checkpoints", 1) as checkpoints:
+        checkpoints.save(state, info)
+    return folder
+
+
+def save(path, frame, unit=1.0):
+    Image.fromarray(np.round(frame / unit).astype(np.uint16)).save(path)
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Four frames of a hand that moves, the third without one."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    shown = []
+    for i in range(4):
+        frame, joints = draw(u=300 + 10 * i)
+        save(folder / f"{i}.png", 0 * frame if i == 2 else frame)
+        shown.append(joints)
+    return folder, shown
+
+
+def lines_of(out):
+    return [json.loads(line) for line in (out / "joints.jsonl").read_text().splitlines()]
+
+
+def command(workdir, frames, out, *more):
+    return main(["predict", f"--workdir={workdir}", f"--input={frames}", f"--out={out}", *more])
+
+
+def failure(capsys, *arguments):
+    """The one line on stderr of a command that fails."""
+    assert command(*arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    return errors
+
+
+def test_right_hand(predictor):
+    frame, joints = draw(u=340, v=250)
+    found = predictor(frame, CAMERA)
+    # The toy knows the hand from another place; the localiser samples every fourth pixel.
+    np.testing.assert_allclose(found.joints, joints, atol=5)
+    assert found.inside == 1.0 and found.latency_ms > 0
+    np.testing.assert_allclose(found.centre, find_hand(frame, CAMERA, 250.0), atol=1e-3)
+    assert predictor(np.zeros_like(frame), CAMERA) is None
+
+
+def test_left_hand_is_the_mirror_image(predictor):
+    """A mirrored frame through `hand="left"` gives the mirrored joints, seen by its camera."""
+    frame, _ = draw()
+    right = predictor(frame, CAMERA)
+    camera = np.array([*CAMERA[:2], WIDTH - 1 - CAMERA[2], CAMERA[3]], np.float32)
+    left = predictor(np.ascontiguousarray(frame[:, ::-1]), camera, hand="left")
+    np.testing.assert_allclose(left.joints, mirror_x(right.joints), atol=1e-3)
+    np.testing.assert_allclose(left.centre, mirror_x(right.centre), atol=1e-3)
+    assert left.inside == right.inside == 1.0
+    wrong = predictor(np.ascontiguousarray(frame[:, ::-1]), camera, hand="right")
+    assert wrong.inside < 1.0
+    # The picture of a left hand shows the frame as it was recorded.
+    view = left.view
+    uv = xyz_to_uvd(left.joints, view["camera"])[:, :2] - view["corner"]
+    u, v = np.round(uv).astype(int).T
+    assert (view["depth"][v, u] == 700).mean() > 0.9
+
+
+def test_given_centre_and_second_pass(predictor):
+    frame, joints = draw()
+    start = find_hand(frame, CAMERA, 250.0) + np.array([5, -5, 5], np.float32)
+    one = predictor(frame, CAMERA, centre=start)
+    np.testing.assert_allclose(one.centre, start)
+    two = predictor(frame, CAMERA, centre=start, passes=2)
+    np.testing.assert_allclose(two.centre, one.joints.mean(0), atol=1e-3)
+    left = predictor(frame, CAMERA, centre=start, hand="left")
+    np.testing.assert_allclose(left.centre, start, atol=1e-3)
+
+
+def test_command(toy, workdir, recording, tmp_path, capsys):
+    folder, shown = recording
+    out = tmp_path / "out"
+    assert command(workdir, folder, out, FLAG) == 0
+    lines = lines_of(out)
+    assert [line["frame"] for line in lines] == ["0.png", "1.png", "2.png", "3.png"]
+    assert lines[2]["joints_mm"] is None and lines[2]["inside_hand"] is None
+    for i in (0, 1, 3):
+        np.testing.assert_allclose(lines[i]["joints_mm"], shown[i], atol=5)
+        assert len(lines[i]["centre_mm"]) == 3 and lines[i]["latency_ms"] > 0
+        assert 0.9 < lines[i]["inside_hand"] <= 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames"] == 4 and summary["frames_without_hand"] == 1
+    assert summary["skeleton"] == "nyu" and len(summary["joints"]) == 14
+    assert summary["inside_hand"] == pytest.approx(
+        np.mean([lines[i]["inside_hand"] for i in (0, 1, 3)]), abs=1e-3
+    )
+    assert (
+        0
+        < summary["frames_per_second"]
+        <= 1000 / np.mean([lines[i]["latency_ms"] for i in (0, 1, 3)])
+    )
+    assert sorted(p.name for p in (out / "overlays").iterdir()) == ["0.png", "1.png", "3.png"]
+    with Image.open(out / "animation.gif") as gif:
+        assert gif.n_frames == 3
+    assert "1 of 4 frames show no hand" in capsys.readouterr().out
+
+
+def test_single_frame_has_no_animation(toy, workdir, recording, tmp_path):
+    out = tmp_path / "out"
+    assert command(workdir, recording[0] / "1.png", out, FLAG) == 0
+    assert len(lines_of(out)) == 1 and not (out / "animation.gif").exists()
+
+
+@pytest.mark.parametrize("hand", ["right", "left"])
+def test_auto_finds_out_the_hand(toy, workdir, tmp_path, capsys, hand):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(2):
+        frame, _ = draw(u=300 + 10 * i)
+        np.save(folder / f"{i}.npy", (frame if hand == "right" else frame[:, ::-1]) / 8)
+    camera = FLAG if hand == "right" else "--camera=588.03,587.07,319,240"
+    out = tmp_path / "out"
+    assert command(workdir, folder, out, camera, "--hand=auto", "--depth_unit=8") == 0
+    summary = json.loads((out / "summary.json").read_text())
+    shares = summary["inside_hand_by_hand"]
+    assert summary["hand"] == hand and summary["inside_hand"] == shares[hand]
+    assert shares[hand] == 1.0 > max(v for k, v in shares.items() if k != hand)
+    assert f"taken for a {hand} hand" in capsys.readouterr().out
+    assert len(lines_of(out)) == 2
+
+
+def test_centre_file(toy, workdir, recording, tmp_path, capsys):
+    folder, shown = recording
+    centres = np.array([joints.mean(0) for joints in shown])
+    centres[1] = np.nan
+    path = tmp_path / "centres.txt"
+    write_centres(path, centres, y_up=True)
+    out = tmp_path / "out"
+    given = f"--centres={path}"
+    assert command(workdir, folder, out, FLAG, given, "--centres_y_up") == 0
+    lines = lines_of(out)
+    np.testing.assert_allclose(lines[3]["centre_mm"], centres[3], atol=1e-2)
+    assert lines[1]["joints_mm"] is None and lines[2]["joints_mm"] is None
+    assert json.loads((out / "summary.json").read_text())["centre"] == "file"
+    write_centres(path, centres[:3])
+    assert "3 centres, expected one a frame, 4 in all" in failure(
+        capsys, workdir, folder, out, FLAG, given
+    )
+    centres[0] = (2000, 0, 700)
+    write_centres(path, centres)
+    assert "0.png: its centre [2000.0, 0.0, 700.0] mm is outside the frame" in failure(
+        capsys, workdir, folder, out, FLAG, given
+    )
+
+
+def test_unreadable_frame_stops_but_keeps_what_was_there(toy, workdir, recording, tmp_path, capsys):
+    folder, _ = recording
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:100])
+    out = tmp_path / "out"
+    message = failure(capsys, workdir, folder, out, FLAG)
+    assert "1.png: truncated or unreadable PNG" in message and "1 frames before it" in message
+    assert [line["frame"] for line in lines_of(out)] == ["0.png"]
+    assert json.loads((out / "summary.json").read_text())["frames"] == 1
+    assert command(workdir, folder, out, FLAG, "--skip_unreadable") == 0
+    lines = lines_of(out)
+    assert len(lines) == 4 and lines[1]["joints_mm"] is None and lines[3]["joints_mm"]
+    assert json.loads((out / "summary.json").read_text())["frames_unreadable"] == 1
+    assert "skipped: " in capsys.readouterr().err
+
+
+def test_frames_of_another_size(toy, workdir, recording, tmp_path, capsys):
+    folder, _ = recording
+    save(folder / "3.png", np.ones((100, 100)))
+    message = failure(capsys, workdir, folder, tmp_path / "out", FLAG)
+    assert "3.png: the frame is 100 x 100 pixels, expected 640 x 480" in message
+
+
+def test_bad_arguments(toy, workdir, recording, tmp_path, capsys):
+    folder, out = recording[0], tmp_path / "out"
+    for arguments, expected in [
+        ((workdir, folder, out, "--camera=588.03,-587.07,320,240"), "y points down here"),
+        ((workdir, folder, out, "--camera=588.03,587.07,320"), "expected four numbers"),
+        ((workdir, folder, out, "--camera=588.03,x,320,240"), "expected four numbers"),
+        ((workdir, folder, out), "--camera: missing"),
+        ((workdir, folder, out, FLAG, "--depth_unit=0"), "expected a positive number"),
+        ((workdir, folder, out, FLAG, "--hand=both"), "--hand=both"),
+        ((workdir, folder, out, FLAG, "--artifact=a"), "not built yet"),
+        ((workdir, folder, out, FLAG, "stray"), "stray: unexpected"),
+        ((workdir, folder, out, FLAG, "--passes=3"), "passes"),
+        ((workdir, tmp_path / "none", out, FLAG), "none: no such file or directory"),
+        ((tmp_path, folder, out, FLAG), "no checkpoints/"),
+    ]:
+        assert expected in failure(capsys, *arguments)
+    assert not out.exists()
+
+
+def test_help_needs_no_accelerator():
+    root = Path(__file__).resolve().parents[1]
+    code = (
+        "import sys; from hpe_jax.predict import main; status = main(['predict', '--help']);"
+        "sys.exit(status or ('jax' in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and "--camera" in done.stdout
