@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
+from absl import flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,49 @@ if TYPE_CHECKING:
     from hpe_jax.metrics.protocols import Protocol
 
 Camera = tuple[float, float, float, float]
+
+
+def define_flags() -> flags.FlagValues:
+    """The command's flags, apart from absl's global ones, which other commands use too."""
+    own = flags.FlagValues()
+    flags.DEFINE_enum(
+        "dataset",
+        None,
+        ["nyu", "icvl", "msra"],
+        "whose camera, joints and subjects to use",
+        flag_values=own,
+    )
+    flags.DEFINE_list(
+        "groundtruth",
+        None,
+        "ground truth in uvd; several files follow each other (ICVL's sequences)",
+        flag_values=own,
+    )
+    flags.DEFINE_list("predictions", None, "prediction files, separated by commas", flag_values=own)
+    flags.DEFINE_enum(
+        "format",
+        "uvd",
+        ["uvd", "xyz"],
+        "what the prediction files hold: pixels and mm, or mm",
+        flag_values=own,
+    )
+    flags.DEFINE_list(
+        "camera",
+        None,
+        "fx,fy,cx,cy in pixels; the default is that of the published tables (nyu "
+        "588.03,587.07,320,240; icvl 240.99,240.96,160,120; msra 241.42,241.42,160,120). A "
+        "negative fy says that xyz predictions have y up; for uvd its sign changes nothing",
+        flag_values=own,
+    )
+    flags.DEFINE_string(
+        "centre",
+        "unknown",
+        "where the predictions' hand centres come from, kept with the result",
+        flag_values=own,
+    )
+    flags.DEFINE_string("out", None, "folder for metrics.json and the plots", flag_values=own)
+    flags.DEFINE_bool("json", False, "print JSON instead of a table", flag_values=own)
+    return own
 
 
 def evaluate(
@@ -97,24 +140,33 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> None:
-    """The command; exits with 2 and one line on stderr for bad input."""
+def main(argv: list[str]) -> int:
+    """Exit status of the command `argv`: 2 and one line on stderr for bad input."""
     from hpe_jax.errors import InputError
 
+    if {"-h", "--help", "-help"} & set(argv):
+        print(f"{__doc__}\nflags:\n{define_flags().get_help()}")
+        return 0
     try:
-        if len(argv) > 1:
-            raise InputError(f"{argv[1]}: unexpected, files are given with --predictions=FILE,FILE")
-        _run()
-    except (InputError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
+        given = define_flags()
+        rest = given(argv)[1:]
+        if rest:
+            raise InputError(f"{rest[0]}: unexpected, files are given with --predictions=FILE,FILE")
+        _run(given)
+    except (InputError, OSError, flags.Error) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
 
 
-def _run() -> None:
+def _run(given: flags.FlagValues) -> None:
     # Imported late, so that --help and a mistyped flag answer at once.
+    from hpe_jax.errors import InputError
     from hpe_jax.metrics.protocols import PROTOCOLS, read_groundtruth
 
-    given = flags.FLAGS
+    for name in ("dataset", "groundtruth", "predictions"):
+        if not given[name].value:
+            raise InputError(f"--{name}: missing, see --help")
     camera = _parse_camera(given.camera)
     protocol = PROTOCOLS[given.dataset]
     truth = read_groundtruth(protocol, given.groundtruth)
@@ -201,40 +253,5 @@ def _check_orientation(
         )
 
 
-def define_flags() -> None:
-    """Define the command's flags; not at import, where those of other commands would clash."""
-    flags.DEFINE_enum(
-        "dataset", None, ["nyu", "icvl", "msra"], "whose camera, joints and subjects to use"
-    )
-    flags.DEFINE_list(
-        "groundtruth",
-        None,
-        "ground truth in uvd; several files follow each other (ICVL's sequences)",
-    )
-    flags.DEFINE_list("predictions", None, "prediction files, separated by commas")
-    flags.DEFINE_enum(
-        "format", "uvd", ["uvd", "xyz"], "what the prediction files hold: pixels and mm, or mm"
-    )
-    flags.DEFINE_list(
-        "camera",
-        None,
-        "fx,fy,cx,cy in pixels; the default is that of the published tables (nyu "
-        "588.03,587.07,320,240; icvl 240.99,240.96,160,120; msra 241.42,241.42,160,120). A "
-        "negative fy says that xyz predictions have y up; for uvd its sign changes nothing",
-    )
-    flags.DEFINE_string(
-        "centre", "unknown", "where the predictions' hand centres come from, kept with the result"
-    )
-    flags.DEFINE_string("out", None, "folder for metrics.json and the plots")
-    flags.DEFINE_bool("json", False, "print JSON instead of a table")
-    flags.mark_flags_as_required(["dataset", "groundtruth", "predictions"])
-
-
-def run() -> None:
-    """Entry point."""
-    define_flags()
-    app.run(main)
-
-
 if __name__ == "__main__":
-    run()
+    sys.exit(main(sys.argv))
