@@ -1,4 +1,4 @@
-"""Score prediction files as the field does; NumPy only.
+"""Score prediction files as the field does; runs on the host, touches no accelerator.
 
     python -m hpe_jax.evaluate --dataset=nyu --groundtruth=groundtruth.txt \\
         --predictions=mine.txt,theirs.txt --out=results

@@ -1,4 +1,4 @@
-"""How far predicted joints are from the true ones; NumPy only.
+"""How far predicted joints are from the true ones, in NumPy.
 
 Everything starts from the per-joint errors of `errors`, an (N, J) array in mm that is NaN where
 a joint is not scored. A frame without any scored joint counts nowhere. Means are taken over all
