@@ -10,6 +10,7 @@ training is complete.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
             return _fail(f"unexpected {rest[0]!r}" if rest else f"{missing[0]} is missing")
     # A config file is Python: it may raise anything, and so may the value of one of its keys.
     except Exception as error:
-        return _fail(str(error))
+        return _fail(_reason(error))
 
     # After the flags, so that --help and slips of the pen answer at once.
     logging.set_verbosity(logging.WARNING)
@@ -49,6 +50,19 @@ def main(argv: list[str]) -> int:
     except (InputError, TrainingError, OSError) as error:
         return _fail(str(error))
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong with the flags, without the traceback that some messages contain."""
+    text = str(error).strip()
+    if "Traceback" in text:
+        return text.splitlines()[-1].split(": ", 1)[-1]
+    if isinstance(error, (AttributeError, KeyError)):
+        near = re.search('Did you mean "(.+?)" instead of "(.+?)"', text)
+        if near:
+            return f"unknown config key {near[2]!r}, did you mean {near[1]!r}?"
+        return f"unknown config key {text}"
+    return text
 
 
 def _fail(message: str) -> int:

@@ -56,6 +56,7 @@ def write_results(
         valid=e.valid,
         skeleton=SKELETONS[source.skeleton],
         source_name=source.name,
+        centre=source.centre,
         frames=e.pictures,
         history=history,
     )
