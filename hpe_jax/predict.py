@@ -244,7 +244,7 @@ def parse_camera(values: list[str]) -> np.ndarray:
     try:
         camera = np.array([float(v) for v in values], np.float32)
     except ValueError:
-        camera = np.empty(0)
+        camera = np.empty(0, np.float32)
     if camera.shape != (4,) or not np.isfinite(camera).all():
         raise InputError(f"--camera={text}: expected four numbers fx,fy,cx,cy in pixels")
     if (camera[:2] <= 0).any():

@@ -56,14 +56,16 @@ class Predictor:
           None if there is no hand: the frame, or the cube about `centre`, holds no reading.
         """
         begun = time.perf_counter()
+        if centre is None:
+            # In the frame as recorded: every k-th pixel of its mirror image would be others, and
+            # of two equally near things one hand could then be given this, one that.
+            centre = find_hand(depth, camera, self.cube_mm)
+        if centre is None:
+            return None
         image, seen_by, left = depth, camera, hand == "left"
         if left:
             image, seen_by = depth[:, ::-1], np.asarray(mirror_camera(camera, depth.shape[1]))
-            centre = None if centre is None else np.asarray(mirror_x(centre))
-        if centre is None:
-            centre = find_hand(image, seen_by, self.cube_mm)
-        if centre is None:
-            return None
+            centre = np.asarray(mirror_x(centre))
         example = hand_patch(image, centre, seen_by, **self._cut)
         if empty_cube(example, self.cube_mm):
             return None

@@ -281,3 +281,13 @@ def test_help_needs_no_accelerator():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0 and "--camera" in done.stdout
+
+
+def test_both_hands_are_looked_for_in_one_place(toy, variables):
+    """Nothing about where the hand is may depend on which hand it is taken for."""
+    rng = np.random.default_rng(0)
+    # Noise that makes other pixels the nearest in a mirrored, decimated frame.
+    frame = np.where(rng.random((480, WIDTH)) < 0.5, 0, rng.uniform(600, 1500, (480, WIDTH)))
+    predictor = Predictor(make_config(), variables)
+    right, left = (predictor(frame.astype(np.float32), CAMERA, hand=h) for h in ("right", "left"))
+    np.testing.assert_allclose(right.centre, left.centre, atol=1e-3)
