@@ -130,11 +130,15 @@ def test_left_hand_is_the_mirror_image(predictor):
     frame, _ = draw()
     right = predictor(frame, CAMERA)
     camera = np.array([*CAMERA[:2], WIDTH - 1 - CAMERA[2], CAMERA[3]], np.float32)
-    left = predictor(np.ascontiguousarray(frame[:, ::-1]), camera, hand="left")
+    mirrored = np.ascontiguousarray(frame[:, ::-1])
+    found = predictor(mirrored, camera, hand="left")
+    # The localiser samples every fourth pixel, which are others in the mirrored frame.
+    np.testing.assert_allclose(found.joints, mirror_x(right.joints), atol=5)
+    left = predictor(mirrored, camera, hand="left", centre=mirror_x(right.centre))
     np.testing.assert_allclose(left.joints, mirror_x(right.joints), atol=1e-3)
     np.testing.assert_allclose(left.centre, mirror_x(right.centre), atol=1e-3)
     assert left.inside == right.inside == 1.0
-    wrong = predictor(np.ascontiguousarray(frame[:, ::-1]), camera, hand="right")
+    wrong = predictor(mirrored, camera, hand="right")
     assert wrong.inside < 1.0
     # The picture of a left hand shows the frame as it was recorded.
     view = left.view
