@@ -264,3 +264,14 @@ def test_wrong_frame_size(tmp_path):
     save_frame(tmp_path / "train" / "depth_1_0000001.png", np.full((240, 320), 800))
     with pytest.raises(InputError, match="320 x 240 pixels, expected 640 x 480"):
         make_source(config(tmp_path), "train", 0).load(np.array([0]))
+
+
+def test_all_real_labels_are_the_published_ground_truth(shared_data, tmp_path):
+    """8,252 real labels of 36 joints give the 14 that everybody's prediction files follow."""
+    columns = [np.loadtxt(shared_data / "nyu" / f"joint_1_{c}.csv", delimiter=",") for c in "uvd"]
+    save_labels(tmp_path / "joint_data.mat", np.stack(columns, -1))
+    joints = nyu.read_labels(tmp_path / "joint_data.mat")
+    published = np.loadtxt(shared_data / "published" / "nyu" / "groundtruth.txt")
+    expected = uvd_to_xyz(published.reshape(-1, 14, 3), CAMERA)
+    assert joints.shape == expected.shape == (8252, 14, 3)
+    assert np.linalg.norm(joints - expected, axis=-1).max() < 0.5
