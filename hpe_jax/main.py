@@ -36,7 +36,8 @@ def main(argv: list[str]) -> int:
         return _fail(_reason(error))
 
     # After the flags, so that --help and slips of the pen answer at once.
-    logging.set_verbosity(logging.WARNING)
+    # A failed save ends in one clear line here; the checkpointer would log a traceback for it.
+    logging.set_verbosity(logging.FATAL)
     import jax
 
     from hpe_jax.errors import InputError, TrainingError
@@ -47,8 +48,11 @@ def main(argv: list[str]) -> int:
         jax.config.update("jax_compilation_cache_dir", cache)
     try:
         loop.run(_CONFIG.value, str(_WORKDIR.value))
-    except (InputError, TrainingError, OSError) as error:
+    except (InputError, TrainingError) as error:
         return _fail(str(error))
+    except OSError as error:
+        # A write to an open file fails without the file's name.
+        return _fail(f"{error.filename or _WORKDIR.value}: {error.strerror or error}")
     return 0
 
 

@@ -6,6 +6,7 @@ them) and, as JSON beside it, everything else: config, seed, source, position in
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,10 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._orbax.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After a failed save, closing fails once more with the same error.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(Exception):
+            self._orbax.close()
 
     @property
     def latest(self) -> int | None:
@@ -73,7 +76,7 @@ class Checkpoints:
             left = f"the checkpoint of step {kept} is intact" if kept else "none was there before"
             raise TrainingError(
                 f"{self._directory}: cannot write the checkpoint of step {step} "
-                f"({_first_line(error)}); {left}"
+                f"({_reason(error)}); {left}"
             ) from error
         if not saved:
             raise TrainingError(f"{self._directory}: the checkpoint of step {step} was skipped")
@@ -184,9 +187,10 @@ def _flatten(tree: Any, separator: str = "/") -> dict[str, Any]:
     return out
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200]
+def _reason(error: BaseException) -> str:
+    """The end of TensorStore's "CODE: what: path: what: No space left on device [...]"."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].split(" [")[0].split(": ")[-1]
 
 
 def count_parameters(variables: Variables) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -9,6 +10,10 @@ import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
 
 from hpe_jax.metrics.files import write_atomic
 
@@ -61,6 +66,39 @@ class History:
         self.rows.append(row)
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+class Board:
+    """Scalars and pictures for TensorBoard; use as a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._writer: SummaryWriter | None = None
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is not None:
+            # What cannot be flushed (a full disk) should not hide the error that ends the run.
+            with contextlib.nullcontext() if kind is None else contextlib.suppress(Exception):
+                self._writer.close()
+
+    def _at(self, step: int) -> SummaryWriter:
+        if self._writer is None:
+            # What a killed run wrote from here on no longer counts.
+            self._writer = SummaryWriter(str(self._directory), purge_step=step)
+        return self._writer
+
+    def scalars(self, step: int, values: dict[str, Any], group: str) -> None:
+        """One curve for each number."""
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self._at(step).add_scalar(f"{group}/{name}", value, step)
+
+    def picture(self, step: int, image: UInt8[np.ndarray, "H W 3"], name: str) -> None:
+        """An RGB picture."""
+        self._at(step).add_image(name, image, step, dataformats="HWC")
 
 
 class Stop:

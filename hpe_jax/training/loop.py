@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 from hpe_jax.datasets import make_source
 from hpe_jax.errors import InputError
@@ -30,10 +29,10 @@ from hpe_jax.metrics.files import write_atomic
 from hpe_jax.training import optimizers
 from hpe_jax.training import step as steps_
 from hpe_jax.training.checkpoints import Checkpoints, count_parameters, load_model, to_json
-from hpe_jax.training.console import History, Log, Stop
+from hpe_jax.training.console import Board, History, Log, Stop
 from hpe_jax.training.evaluation import Evaluator
 from hpe_jax.training.progress import Clock, Window
-from hpe_jax.training.results import device_name, score, write_results
+from hpe_jax.training.results import device_name, score, skeleton_grid, write_results
 from hpe_jax.training.state import (
     eval_variables,
     init_state,
@@ -92,6 +91,7 @@ def train(
         Stop() as stop,
         Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints,
         Log(workdir / "log.txt") as log,
+        Board(workdir / "tensorboard") as board,
     ):
         # Resume what the directory holds.
         restored = checkpoints.restore(state, config, train_source.name)
@@ -104,7 +104,6 @@ def train(
                 raise InputError(f"{workdir}: holds step {start}, beyond the {steps} asked for")
         write_atomic(workdir / "config.json", json.dumps(to_json(config), indent=2) + "\n")
         history = History(workdir / "history.jsonl", start)
-        board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start or None)
         log.line(
             f"{config.method.name}, {count_parameters(variables):,} parameters, on "
             f"{train_source.name} ({device_name()}): "
@@ -176,18 +175,18 @@ def train(
                 row["lr"] = float(schedule(step))
                 history.add(row)
                 log.line(clock.text(done, row))
-                for name, value in row.items():
-                    board.add_scalar(f"train/{name}", value, done)
+                board.scalars(done, row, "train")
                 window.clear()
             if saves:
                 save(done)
             if evaluates:
-                figures = score(evaluator(eval_variables(state)), test_source)
+                evaluation = evaluator(eval_variables(state))
+                figures = score(evaluation, test_source)
                 log.line(f"step {done:,}: test error {figures['mean_error_mm']:.2f} mm")
-                board.add_scalar("test/mean_error_mm", figures["mean_error_mm"], done)
+                board.scalars(done, figures, "test")
+                board.picture(done, skeleton_grid(evaluation, test_source), "test/skeletons")
             if stop.requested:
                 log.line(f"told to stop: saved step {done:,}, the same command resumes there")
-                board.close()
                 return None
 
         # The test split, with everything that commands promise.
@@ -201,8 +200,8 @@ def train(
             "device": device_name(),
         }
         metrics = write_results(workdir, evaluation, test_source, history.rows, extra)
-        board.add_scalar("test/mean_error_mm", metrics["mean_error_mm"], steps)
-        board.close()
+        board.scalars(steps, metrics, "test")
+        board.picture(steps, skeleton_grid(evaluation, test_source), "test/skeletons")
         log.line(
             f"{metrics['dataset']} {metrics['split']}, {metrics['frames']:,} frames, centres "
             f"'{metrics['centre']}': mean error {metrics['mean_error_mm']:.2f} mm (best constant "

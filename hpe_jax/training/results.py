@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.metrics.errors import errors, summary
 from hpe_jax.metrics.files import write_atomic, write_joints
 from hpe_jax.metrics.protocols import to_uvd
+from hpe_jax.metrics.report import skeletons, write_report
 from hpe_jax.training.evaluation import Evaluation, constant_pose
 
 
@@ -33,6 +35,21 @@ def score(evaluation: Evaluation, source: Source) -> dict[str, Any]:
     }
 
 
+def skeleton_grid(evaluation: Evaluation, source: Source) -> UInt8[np.ndarray, "H W 3"]:
+    """Predicted beside true skeletons on the frames kept for pictures (RGB)."""
+    e = evaluation
+    return skeletons(
+        e.pred,
+        e.true,
+        e.valid,
+        errors(e.pred, e.true, e.valid),
+        SKELETONS[source.skeleton],
+        e.pictures,
+        f"{source.name}, {source.split} split, centres '{source.centre}'",
+        len(e.pictures["index"]),
+    )
+
+
 def write_results(
     workdir: Path,
     evaluation: Evaluation,
@@ -46,9 +63,6 @@ def write_results(
     write_joints(workdir / "predictions.txt", to_uvd(e.pred, source.camera))
     if source.synthetic:
         write_joints(workdir / "groundtruth.txt", to_uvd(e.true, source.camera))
-    # Here, because drawing takes a second to import and training does not need it.
-    from hpe_jax.metrics.report import write_report
-
     write_report(
         workdir,
         pred=e.pred,

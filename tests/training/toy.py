@@ -115,6 +115,8 @@ def make_config(**changes) -> ConfigDict:
 
 def main() -> int:
     """`toy.py WORKDIR CHANGES`: CHANGES is a JSON object for `make_config` and this program."""
+    from absl import logging
+
     from hpe_jax.errors import InputError, TrainingError
     from hpe_jax.training import loop
 
@@ -137,6 +139,7 @@ def main() -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     method = make_method(poison=1e6)
+    logging.set_verbosity(logging.FATAL)
     try:
         loop.train(make_config(**changes), Path(sys.argv[1]), method, train, test)
     except (InputError, TrainingError, OSError) as error:
