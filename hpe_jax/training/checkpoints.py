@@ -24,6 +24,7 @@ from hpe_jax.training.state import State, eval_variables, leaf_name
 FREE_KEYS = (
     *("steps", "epochs", "epoch_examples", "log_every", "checkpoint_every", "keep_checkpoints"),
     *("test_frames", "eval_every", "eval_frames", "eval_batch", "init_from", "init_pattern"),
+    *("method.decode", "method.top_k"),  # How heatmaps are read changes no parameter.
     *("data.root", "data.centre_file", "data.skip_unreadable"),
 )
 

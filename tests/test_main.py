@@ -1,0 +1,99 @@
+"""The command itself: flags, one clear line for mistakes, and one tiny run from end to end."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = "--config=configs/v2v_nyu.py"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
+    command = [sys.executable, "-m", "hpe_jax.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+
+
+def get_config(variant: str):
+    spec = importlib.util.spec_from_file_location("v2v_nyu", ROOT / "configs/v2v_nyu.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant)
+
+
+def test_help_needs_no_accelerator():
+    # Naming a platform that does not exist makes any use of a device fail.
+    result = run("--help", JAX_PLATFORMS="none")
+    assert result.returncode == 0, result.stderr
+    assert "--workdir" in result.stdout and "--config" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config is missing"),
+        ([CONFIG], "--workdir is missing"),
+        ([CONFIG + ":slow"], "no variant 'slow'"),
+        ([CONFIG, "--config.method.inptu=3"], "unknown config key 'inptu', did you mean 'input'?"),
+        ([CONFIG, "--config.method.input=wide"], "--config.method.input=wide"),
+        ([CONFIG, "--config.method.name=v3v"], "method.name='v3v' is unknown"),
+        ([CONFIG, "--config.data.root=/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path):
+    workdir = [f"--workdir={tmp_path}"] if len(arguments) > 1 or ":" in "".join(arguments) else []
+    result = run(*arguments, *workdir)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+
+
+def test_variants_differ_as_documented():
+    paper, quick, subvoxel = (get_config(v) for v in ("", "quick", "subvoxel"))
+    assert (paper.method.input, paper.method.canvas, paper.method.sigma) == (88, 96, 1.7)
+    assert (paper.optimizer.name, paper.optimizer.lr, paper.batch) == ("rmsprop", 2.5e-4, 8)
+    assert paper.method.decode == "argmax" and subvoxel.method.decode == "subvoxel"
+    subvoxel.method.decode = "argmax"
+    assert paper == subvoxel
+    assert quick.method.input < paper.method.input and quick.steps > 0
+    with pytest.raises(ValueError, match="no variant 'fast'"):
+        get_config("fast")
+
+
+def test_tiny_run_leaves_everything(tmp_path):
+    small = ["--config.method.input=16", "--config.method.canvas=18", "--config.steps=4"]
+    small += ["--config.method.widths=(2,2,2,2)", "--config.log_every=2", "--config.batch=2"]
+    small += ["--config.test_frames=12", "--config.eval_batch=12", "--config.checkpoint_every=2"]
+    result = run(CONFIG + ":quick", f"--workdir={tmp_path}", *small)
+    assert result.returncode == 0, result.stdout + result.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["dataset"] == "synthetic-nyu" and metrics["split"] == "test"
+    assert metrics["frames"] == 12 and metrics["examples_seen"] == 8
+    assert metrics["centre"] == "com" and len(metrics["per_joint_mm"]) == 14
+    expected = {"mean_error_mm", "baseline_mean_error_mm", "median_error_mm", "auc_0_80"}
+    expected |= {"success_20mm", "success_40mm", "train_seconds", "device"}
+    assert expected <= set(metrics)
+    assert all(np.isfinite(metrics[k]) for k in expected - {"device"})
+    for name in ("predictions.txt", "groundtruth.txt"):
+        assert np.loadtxt(tmp_path / name).shape == (12, 14 * 3)
+    pictures = {p.name for p in (tmp_path / "report").iterdir()}
+    assert pictures >= {
+        *("success_curve.png", "per_joint.png", "training_curve.png", "skeletons.png")
+    }
+    assert json.loads((tmp_path / "config.json").read_text())["method"]["input"] == 16
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2", "4"}
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert "mean error" in (tmp_path / "log.txt").read_text()
+
+    # A finished run is evaluated again, not trained; another model is refused.
+    result = run(CONFIG + ":quick", f"--workdir={tmp_path}", *small, "--config.method.sigma=2.0")
+    assert result.returncode == 2
+    assert "method.sigma is 1.7 there, 2.0 here" in result.stderr

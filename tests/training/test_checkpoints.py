@@ -1,0 +1,86 @@
+"""What a checkpoint restores, and whom it refuses."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import optax
+import pytest
+import toy
+
+from hpe_jax.errors import InputError
+from hpe_jax.training.checkpoints import Checkpoints, load_model, to_json
+from hpe_jax.training.state import init_state, warm_start
+from hpe_jax.training.step import make_mesh, replicated
+
+OPTIMIZER = optax.adam(1e-3)
+
+
+def make_state(seed=0, method=None):
+    variables = (method or toy.make_method()).init(jax.random.key(seed))
+    return jax.device_put(init_state(variables, OPTIMIZER, True), replicated(make_mesh()))
+
+
+def info(step, config, source="synthetic-nyu"):
+    return {"step": step, "config": to_json(config), "source": source, "window": {"sums": {}}}
+
+
+def test_round_trip_keeps_the_latest(tmp_path):
+    config = toy.make_config()
+    states = {step: make_state(step) for step in (3, 5, 8)}
+    with Checkpoints(tmp_path / "checkpoints", 2) as checkpoints:
+        assert checkpoints.restore(make_state(), config, "synthetic-nyu") is None
+        for step, state in states.items():
+            checkpoints.save(state, info(step, config))
+        checkpoints.save(states[8], info(8, config))  # Twice does nothing.
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["5", "8"]
+    with Checkpoints(tmp_path / "checkpoints", 2) as checkpoints:
+        assert checkpoints.latest == 8
+        state, found = checkpoints.restore(make_state(), config, "synthetic-nyu")
+    assert found == info(8, config)
+    assert jax.tree.structure(state) == jax.tree.structure(states[8])
+    jax.tree.map(np.testing.assert_array_equal, state, states[8])
+
+    loaded_config, variables = load_model(tmp_path)
+    assert loaded_config.to_dict() == config.to_dict()
+    np.testing.assert_array_equal(
+        variables["params"]["out"]["kernel"], states[8]["ema"]["out"]["kernel"]
+    )
+    assert set(variables) == {"params", "batch_stats"}
+
+
+def test_refuses_another_experiment(tmp_path):
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        checkpoints.save(make_state(), info(4, toy.make_config()))
+        other = toy.make_config(method__name="hourglass")
+        with pytest.raises(InputError, match="method.name is toy there, hourglass here"):
+            checkpoints.restore(make_state(), other, "synthetic-nyu")
+        with pytest.raises(InputError, match="trained on synthetic-nyu, not nyu"):
+            checkpoints.restore(make_state(), toy.make_config(), "nyu")
+        longer = toy.make_config(steps=1000, log_every=3)
+        assert checkpoints.restore(make_state(), longer, "synthetic-nyu") is not None
+        smaller = make_state()
+        smaller["params"]["out"]["kernel"] = smaller["params"]["out"]["kernel"][:3]
+        with pytest.raises(InputError, match=r"params/out/kernel is \(64, 42\) there, \(3, 42\)"):
+            checkpoints.restore(smaller, toy.make_config(), "synthetic-nyu")
+
+
+def test_directory_without_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(InputError, match="no checkpoints/ in it"):
+        load_model(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="holds no whole checkpoint"):
+        load_model(tmp_path)
+
+
+def test_warm_start_takes_what_matches():
+    new, old = (toy.make_method().init(jax.random.key(i)) for i in (0, 1))
+    old["params"]["out"]["bias"] += 1
+    mixed = warm_start(new, old, ".*/kernel")
+    assert mixed["params"]["out"]["kernel"] is old["params"]["out"]["kernel"]
+    assert mixed["params"]["out"]["bias"] is new["params"]["out"]["bias"]
+    with pytest.raises(InputError, match="params/out/kernel is absent in the earlier model"):
+        warm_start(new, {"params": {}}, ".*/kernel")
+    old["params"]["out"]["kernel"] = old["params"]["out"]["kernel"][:2]
+    with pytest.raises(InputError, match=r"of shape \(2, 42\) in the earlier model"):
+        warm_start(new, old, ".*/kernel")

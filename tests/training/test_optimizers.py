@@ -1,0 +1,87 @@
+"""Update rules against plain NumPy, schedules at their corners."""
+
+from __future__ import annotations
+
+import numpy as np
+import optax
+import pytest
+import toy
+
+from hpe_jax.errors import InputError
+from hpe_jax.training.optimizers import make_optimizer, make_schedule
+
+
+def config(**changes):
+    return toy.make_config(**{f"optimizer__{k}": v for k, v in changes.items()}).optimizer
+
+
+def run(rule, gradients, start):
+    params, state = start, rule.init(start)
+    for gradient in gradients:
+        updates, state = rule.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    return np.asarray(params)
+
+
+GRADIENTS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+START = np.linspace(-1, 1, 5, dtype=np.float32)
+
+
+def test_rmsprop_is_the_one_that_papers_used():
+    rule = make_optimizer(config(name="rmsprop", decay=0.9), optax.constant_schedule(0.01))
+    params, square = START.astype(np.float64), np.zeros(5)
+    for g in GRADIENTS.astype(np.float64):
+        square = 0.9 * square + 0.1 * g * g
+        params = params - 0.01 * g / (np.sqrt(square) + 1e-8)
+    np.testing.assert_allclose(run(rule, GRADIENTS, START), params, atol=1e-5)
+
+
+def test_adam():
+    rule = make_optimizer(config(name="adam"), optax.constant_schedule(0.01))
+    params, m, v = START.astype(np.float64), np.zeros(5), np.zeros(5)
+    for t, g in enumerate(GRADIENTS.astype(np.float64), 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        params = params - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    np.testing.assert_allclose(run(rule, GRADIENTS, START), params, atol=1e-5)
+
+
+def test_clipping_bounds_the_norm():
+    big = GRADIENTS[:1] * 100
+    rule = make_optimizer(config(name="rmsprop", clip_norm=1.0), optax.constant_schedule(1.0))
+    clipped = big[0] / np.linalg.norm(big[0])
+    expected = make_optimizer(config(name="rmsprop"), optax.constant_schedule(1.0))
+    np.testing.assert_allclose(run(rule, big, START), run(expected, [clipped], START), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "values"),
+    [
+        ({"schedule": "constant"}, {0: 0.1, 99: 0.1}),
+        ({"schedule": "constant", "warmup": 10}, {0: 0.0, 5: 0.05, 10: 0.1, 99: 0.1}),
+        ({"schedule": "cosine"}, {0: 0.1, 50: 0.05, 100: 0.0}),
+        ({"schedule": "cosine", "warmup": 20}, {0: 0.0, 20: 0.1, 60: 0.05, 100: 0.0}),
+        ({"schedule": "onecycle", "onecycle_peak": 0.25}, {0: 0.004, 25: 0.1, 100: 0.0}),
+        (
+            {"schedule": "step", "step_every": 30, "step_factor": 0.3},
+            {29: 0.1, 60: 0.009},
+        ),
+    ],
+)
+def test_schedules(changes, values):
+    schedule = make_schedule(config(lr=0.1, **changes), 100)
+    for step, value in values.items():
+        np.testing.assert_allclose(schedule(step), value, atol=1e-4, err_msg=str(step))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "linear"}, "schedule='linear' is unknown"),
+        ({"schedule": "step"}, "step_every must be at least 1"),
+        ({"name": "sgd"}, "name='sgd' is unknown"),
+        ({"name": "adam", "weight_decay": 0.1}, "for adamw only"),
+    ],
+)
+def test_mistakes_are_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        make_optimizer(config(**changes), make_schedule(config(**changes), 100))

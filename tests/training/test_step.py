@@ -1,0 +1,105 @@
+"""One update: accumulation, averages, frozen layers, placement on devices."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+
+from hpe_jax.errors import InputError
+from hpe_jax.training import optimizers
+from hpe_jax.training import step as steps
+from hpe_jax.training.state import eval_variables, init_state, matching, name_mask
+
+METHOD = toy.make_method(noise=0.0)
+SOURCE = toy.make_source()
+
+
+def one_step(rate=0.1, updates=1, optimizer=None, ema=0.0, method=METHOD, **options):
+    optimizer = optimizer or optax.sgd(rate)
+    state = init_state(method.init(jax.random.key(0)), optimizer, ema > 0)
+    step = steps.make_train_step(method, SOURCE.expand, optimizer, ema=ema, **options)
+    for i in range(updates):
+        data = jax.tree.map(jnp.asarray, SOURCE.load(np.arange(8 * i, 8 * i + 8)))
+        state, metrics = jax.jit(step)(state, data, jax.random.key(1))
+    return state, metrics
+
+
+def test_accumulated_gradients_equal_the_whole_batch():
+    # Without normalisation by the batch, whose parts differ from the whole.
+    def loss(variables, batch, key):
+        joints = METHOD.predict(variables, batch)
+        value = jnp.square(joints - batch["joints"]).mean() / 1e4
+        return value, ({}, {"batch_stats": variables["batch_stats"]})
+
+    plain = type(METHOD)(METHOD.init, loss, METHOD.predict)
+    whole, metrics = one_step(method=plain)
+    for parts in (2, 4):
+        split, split_metrics = one_step(method=plain, accumulate=parts)
+        np.testing.assert_allclose(split_metrics["loss"], metrics["loss"], rtol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            split["params"],
+            whole["params"],
+        )
+
+
+def test_a_step_does_what_it_says():
+    start = METHOD.init(jax.random.key(0))
+    state, metrics = one_step()
+    batch = SOURCE.expand(SOURCE.load(np.arange(8)))
+    key = jax.random.fold_in(jax.random.key(1), 0)
+    gradient = jax.grad(
+        lambda p: METHOD.loss({**start, "params": p}, batch, key)[0], allow_int=True
+    )(start["params"])
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, start["params"], gradient)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        state["params"],
+        expected,
+    )
+    assert int(state["step"]) == 1
+    np.testing.assert_allclose(metrics["gradient_norm"], optax.global_norm(gradient), rtol=1e-5)
+    assert np.abs(state["rest"]["batch_stats"]["out"]["mean"]).max() > 0
+
+
+def test_running_mean_of_parameters():
+    state, _ = one_step(updates=5, ema=0.9)
+    mean, params, step = METHOD.init(jax.random.key(0))["params"]["out"]["kernel"], [], 0
+    for step in range(5):
+        params.append(one_step(updates=step + 1)[0]["params"]["out"]["kernel"])
+        keep = min(0.9, (1 + step) / (10 + step))
+        mean = keep * mean + (1 - keep) * params[-1]
+    np.testing.assert_allclose(state["ema"]["out"]["kernel"], mean, atol=1e-6)
+    assert eval_variables(state)["params"] is state["ema"]
+
+
+def test_frozen_names_do_not_change():
+    start = METHOD.init(jax.random.key(0))
+    frozen = matching(start["params"], "out/kernel", "frozen")
+    config = toy.make_config(optimizer__name="adamw", optimizer__weight_decay=0.1).optimizer
+    rule = optimizers.make_optimizer(config, optax.constant_schedule(0.1), frozen)
+    rest = name_mask({"batch_stats": start["batch_stats"]}, "out/.*", "frozen")
+    state, _ = one_step(optimizer=rule, updates=3, keep_rest=rest)
+    np.testing.assert_array_equal(
+        state["params"]["out"]["kernel"], start["params"]["out"]["kernel"]
+    )
+    assert np.abs(state["params"]["out"]["bias"]).max() > 0
+    assert np.abs(state["rest"]["batch_stats"]["out"]["mean"]).max() == 0
+
+
+def test_batch_must_divide():
+    mesh = steps.make_mesh()
+    steps.check_batch(8 * mesh.size, 4, mesh)
+    with pytest.raises(InputError, match=r"batch=6 must be a multiple of .*accumulate=4"):
+        steps.check_batch(6, 4, mesh)
+
+
+def test_pattern_without_a_match_is_named():
+    with pytest.raises(InputError, match="frozen='decoder' matches none of the 2 parameters"):
+        matching(METHOD.init(jax.random.key(0))["params"], "decoder", "frozen")
+    with pytest.raises(InputError, match="not a regular expression"):
+        matching(METHOD.init(jax.random.key(0))["params"], "(", "frozen")
