@@ -4,13 +4,14 @@ XLA's 3-D convolution is quick on accelerators and about ten times too slow on C
 2-D convolution is quick everywhere. So there are two paths with the same numbers, chosen by
 the backend. The CPU path writes a 3-D convolution as 2-D ones, in one of three ways:
 
-* "sum": one 2-D convolution for each depth tap, summed;
-* "fold_in": the depth taps of the input stacked into its channels, one 2-D convolution
-  (best for very few channels, such as a stem's single one);
-* "fold_out": one 2-D convolution that computes every depth tap as extra output channels,
-  then a shifted sum (best for many channels and for small volumes, and cheap to differentiate).
+* "winograd": for three depth taps and stride 1. Winograd's F(2, 3) along the depth: two output
+  slices from four 2-D convolutions of sums and differences of input slices, instead of six,
+  forward and backward alike. Its constants are 1 and 1/2, so it rounds as little as the rest;
+* "fold_in": for very few channels, such as a stem's single one. The depth taps of the input
+  are stacked into its channels and two output slices computed at once;
+* "sum": anything else, one 2-D convolution for each depth tap, summed.
 
-Which one is best was measured, forward and backward, with `launch/compare_pytorch.py`.
+Measured forward and backward on two cores; `launch/compare_pytorch.py` repeats the whole.
 Volumes are `(B, D, H, W, C)`, kernels `(kd, kh, kw, Ci, Co)`; padding is "SAME" as in `lax`.
 """
 
@@ -23,12 +24,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Path = Literal["auto", "lax", "taps", "sum", "fold_in", "fold_out"]
-PATHS = ("auto", "lax", "taps", "sum", "fold_in", "fold_out")
+Path = Literal["auto", "lax", "taps", "sum", "fold_in", "winograd"]
+PATHS = ("auto", "lax", "taps", "sum", "fold_in", "winograd")
 
-FEW_CHANNELS = 4  # up to here the taps go into the input's channels
-MANY_CHANNELS = 64  # from here they go into the output's channels
-SMALL_VOLUME = 20**3  # and for volumes up to this size
+FEW_CHANNELS = 4  # up to here "fold_in" is best
 
 
 def conv3d(
@@ -47,7 +46,7 @@ def conv3d(
       bias: added to every voxel.
       stride: along all three axes.
       path: "lax" for `lax.conv_general_dilated`, "taps" for the best of the CPU forms,
-        "sum", "fold_in" or "fold_out" for one of them, "auto" for "taps" on a CPU and "lax"
+        "sum", "fold_in" or "winograd" for one of them, "auto" for "taps" on a CPU and "lax"
         elsewhere. All give the same numbers up to rounding.
 
     Returns:
@@ -69,7 +68,7 @@ def conv3d(
     if path != "lax" and kernel.shape[:3] == (1, 1, 1):
         y = x[:, ::stride, ::stride, ::stride] @ kernel[0, 0, 0]
     else:
-        y = {"lax": _lax, "sum": _sum, "fold_in": _fold_in, "fold_out": _fold_out}[path](
+        y = {"lax": _lax, "sum": _sum, "fold_in": _fold_in, "winograd": _winograd}[path](
             x, kernel, stride
         )
     return y if bias is None else y + bias
@@ -115,11 +114,9 @@ def max_pool2(x: Float[Array, "B 2*D 2*H 2*W C"]) -> Float[Array, "B D H W C"]:
 
 
 def _best(x: Array, kernel: Array, stride: int) -> Path:
-    channels = x.shape[-1]
-    if channels <= FEW_CHANNELS:
+    if stride == 1 and x.shape[-1] <= FEW_CHANNELS:
         return "fold_in"
-    small = x.shape[1] * x.shape[2] * x.shape[3] <= SMALL_VOLUME
-    return "fold_out" if stride == 1 and (small or channels >= MANY_CHANNELS) else "sum"
+    return "winograd" if stride == 1 and kernel.shape[0] == 3 else "sum"
 
 
 def _lax(x: Array, kernel: Array, stride: int) -> Array:
@@ -154,20 +151,37 @@ def _sum(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def _fold_in(x: Array, kernel: Array, stride: int) -> Array:
-    stacked = jnp.concatenate(_depth_slices(x, kernel.shape[0], stride), -1)
-    _, height, width, _, out = kernel.shape
-    y = _conv2d(stacked, jnp.moveaxis(kernel, 0, 2).reshape(height, width, -1, out), stride)
-    return y.reshape(x.shape[0], -1, *y.shape[1:])
-
-
-def _fold_out(x: Array, kernel: Array, stride: int) -> Array:
-    batch, depth, *rest = x.shape
-    taps, height, width, channels, out = kernel.shape
     if stride != 1:
-        raise ValueError("path 'fold_out' needs stride 1")
-    wide = jnp.moveaxis(kernel, 0, 3).reshape(height, width, channels, taps * out)
-    y = _conv2d(x.reshape(batch * depth, *rest), wide, 1)
-    y = y.reshape(batch, depth, *y.shape[1:3], taps, out)
-    half = taps // 2
-    y = jnp.pad(y, ((0, 0), (half, half), (0, 0), (0, 0), (0, 0), (0, 0)))
-    return sum(y[:, d : d + depth, :, :, d] for d in range(1, taps)) + y[:, :depth, :, :, 0]
+        raise ValueError("path 'fold_in' needs stride 1")
+    batch, depth, height, width, _ = x.shape
+    taps, kh, kw, _, out = kernel.shape
+    pairs, half = -(-depth // 2), taps // 2
+    # Slices 2 i and 2 i + 1 of the output see the same taps + 1 slices of the input.
+    padded = jnp.pad(x, ((0, 0), (half, half + 2 * pairs - depth), (0, 0), (0, 0), (0, 0)))
+    seen = [lax.slice_in_dim(padded, t, t + 2 * pairs - 1, 2, axis=1) for t in range(taps + 1)]
+    stacked = jnp.concatenate(seen, -1).reshape(batch * pairs, height, width, -1)
+    none = ((0, 0),) * 4
+    both = jnp.stack([jnp.pad(kernel, ((0, 1), *none)), jnp.pad(kernel, ((1, 0), *none))], -2)
+    y = _conv2d(stacked, jnp.moveaxis(both, 0, 2).reshape(kh, kw, -1, 2 * out), 1)
+    y = jnp.moveaxis(y.reshape(batch, pairs, height, width, 2, out), 4, 2)
+    return y.reshape(batch, 2 * pairs, height, width, out)[:, :depth]
+
+
+def _winograd(x: Array, kernel: Array, stride: int) -> Array:
+    if stride != 1 or kernel.shape[0] != 3:
+        raise ValueError("path 'winograd' needs three depth taps and stride 1")
+    batch, depth, *rest = x.shape
+    pairs = -(-depth // 2)
+    padded = jnp.pad(x, ((0, 0), (1, 1 + 2 * pairs - depth), (0, 0), (0, 0), (0, 0)))
+    even, odd = (padded[:, start::2] for start in (0, 1))
+    x0, x1, x2, x3 = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]
+    first, last = kernel[0], kernel[2]
+    outer, inner = (first + last) / 2, kernel[1] / 2
+
+    def conv(part: Array, tap: Array) -> Array:
+        return _conv2d(part.reshape(batch * pairs, *rest), tap, 1)
+
+    a, d = conv(x0 - x2, first), conv(x1 - x3, last)
+    b, c = conv(x1 + x2, outer + inner), conv(x2 - x1, outer - inner)
+    y = jnp.stack([a + b + c, b - c - d], 1)
+    return y.reshape(batch, 2 * pairs, *y.shape[2:])[:, :depth]
