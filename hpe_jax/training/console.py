@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import signal
 import sys
 import time
@@ -19,17 +20,26 @@ from hpe_jax.metrics.files import write_atomic
 
 
 class Log:
-    """Plain lines into `log.txt` and to the terminal; a moving status line on terminals only."""
+    """Plain lines into `log.txt` and to the terminal; a moving status line on terminals only.
+
+    Warnings that the library logs meanwhile, such as skipped frames, become lines too.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", buffering=1)
         self._terminal = sys.stdout.isatty()
         self._shown = 0.0
+        self._warnings = logging.Handler(logging.WARNING)
+        self._warnings.emit = (  # type: ignore[method-assign]
+            lambda record: self.line(f"warning: {record.getMessage()}")
+        )
 
     def __enter__(self) -> Log:
+        logging.getLogger("hpe_jax").addHandler(self._warnings)
         return self
 
     def __exit__(self, *_: object) -> None:
+        logging.getLogger("hpe_jax").removeHandler(self._warnings)
         self._file.close()
 
     def line(self, text: str) -> None:

@@ -73,7 +73,8 @@ def train(
     steps_.check_batch(config.batch, config.optimizer.accumulate, mesh)
 
     # The state: drawn from the seed, or warm-started from an earlier run.
-    variables = method.init(jax.random.key(config.seed))
+    init_key, key = jax.random.split(jax.random.key(config.seed))
+    variables = method.init(init_key)
     if config.init_from:
         _, earlier = load_model(config.init_from)
         variables = warm_start(variables, earlier, config.init_pattern)
@@ -128,7 +129,7 @@ def train(
             ),
             mesh,
         )
-        key = jax.device_put(jax.random.key(config.seed), steps_.replicated(mesh))
+        key = jax.device_put(key, steps_.replicated(mesh))
         clock = Clock(config.batch, steps, start)
 
         def save(done: int) -> None:
@@ -164,7 +165,8 @@ def train(
 
             logs = done % config.log_every == 0 or done == steps
             evaluates = config.eval_every and done % config.eval_every == 0 and done < steps
-            saves = done % config.checkpoint_every == 0 or done == steps or stop.requested
+            stopping = stop.requested  # Read once: the signal may come between two lines.
+            saves = done % config.checkpoint_every == 0 or done == steps or stopping
             if logs or saves or evaluates:
                 # Nothing is saved before its loss, and every loss before it, is known.
                 window.add(step, pending, checkpoints.latest)
@@ -185,7 +187,7 @@ def train(
                 log.line(f"step {done:,}: test error {figures['mean_error_mm']:.2f} mm")
                 board.scalars(done, figures, "test")
                 board.picture(done, skeleton_grid(evaluation, test_source), "test/skeletons")
-            if stop.requested:
+            if stopping:
                 log.line(f"told to stop: saved step {done:,}, the same command resumes there")
                 return None
 

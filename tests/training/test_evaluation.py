@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpe_jax.errors import InputError
-from hpe_jax.training.console import History
+from hpe_jax.training.console import History, Log
 from hpe_jax.training.evaluation import PICTURES, Evaluator, constant_pose
 from hpe_jax.training.loop import number_of_steps, read_ahead
 from hpe_jax.training.step import make_mesh
@@ -66,6 +67,15 @@ def test_history_forgets_what_a_resumed_run_repeats(tmp_path):
     history.add({"step": 30, "loss": 0.5})
     assert [json.loads(x) for x in path.read_text().splitlines()] == history.rows
     assert history.rows == [*rows[:2], {"step": 30, "loss": 0.5}]
+
+
+def test_warnings_of_the_library_reach_the_log(tmp_path):
+    with Log(tmp_path / "log.txt") as log:
+        log.line("begins")
+        logging.getLogger("hpe_jax.datasets.nyu").warning("skipped frame %d", 3)
+    logging.getLogger("hpe_jax.datasets.nyu").warning("too late")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["begins", "warning: skipped frame 3"]
 
 
 def test_steps_from_epochs():
