@@ -91,5 +91,6 @@ def _parabola(profile: Float[Array, "N"], peak: Array) -> Array:
     xx, qq, xq = (jnp.sum(weight * a * b) for a, b in ((dx, dx), (dq, dq), (dx, dq)))
     xl, ql = jnp.sum(weight * dx * dl), jnp.sum(weight * dq * dl)
     curve, slope = xx * ql - xq * xl, qq * xl - xq * ql  # both times the same positive number
-    peaked = curve < 0
+    # A Gaussian wider than 20 voxels is as good as flat.
+    peaked = curve < -1e-3 * (xx * qq - xq**2)
     return jnp.where(peaked, jnp.clip(-slope / jnp.where(peaked, 2 * curve, 1.0), -1.0, 1.0), 0.0)

@@ -108,10 +108,10 @@ def occupancy(
     index = jnp.floor(to_voxels(points, grid) + 0.5)
     inside = valid & jnp.all((index >= 0) & (index < size), -1)
     x, y, z = (jnp.where(inside, index[:, i], 0).astype(jnp.int32) for i in range(3))
-    # Dropped points are written to one spare voxel at the end.
+    # Dropped points go past the end, where the scatter ignores them.
     flat = jnp.where(inside, (z * size + y) * size + x, size**3)
-    volume = jnp.zeros(size**3 + 1, jnp.float32).at[flat].set(1.0, mode="promise_in_bounds")
-    return volume[:-1].reshape(size, size, size)
+    volume = jnp.zeros(size**3, jnp.float32).at[flat].set(1.0, mode="drop")
+    return volume.reshape(size, size, size)
 
 
 def voxelise(

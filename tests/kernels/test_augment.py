@@ -1,0 +1,23 @@
+"""Augmentation draws stay in their bounds and depend on the key alone."""
+
+import jax
+import numpy as np
+
+from hpe_jax.kernels.augment import draw_affine
+
+
+def test_bounds_and_spread():
+    keys = jax.random.split(jax.random.key(0), 4000)
+    draw = jax.vmap(lambda k: draw_affine(k, scale=(0.8, 1.2), rotation_deg=40.0, margin=8))(keys)
+    assert 0.8 <= draw.scale.min() < 0.81 and 1.19 < draw.scale.max() <= 1.2
+    degrees = np.rad2deg(draw.angle)
+    assert -40.001 <= degrees.min() < -39 and 39 < degrees.max() <= 40.001
+    # Crops start at the whole voxels 0..8, the middle one moving nothing.
+    assert np.unique(draw.shift).tolist() == list(range(-4, 5))
+    for pair in ((0, 1), (0, 2), (1, 2)):
+        assert abs(np.corrcoef(draw.shift[:, pair[0]], draw.shift[:, pair[1]])[0, 1]) < 0.06
+
+
+def test_nothing_to_draw():
+    draw = draw_affine(jax.random.key(3))
+    assert (draw.angle, draw.scale, draw.shift.tolist()) == (0.0, 1.0, [0.0, 0.0, 0.0])

@@ -1,0 +1,130 @@
+"""Voxel grids and occupancy against plain loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpe_jax import camera as cam
+from hpe_jax.kernels.voxels import coarsen, make_grid, occupancy, to_mm, to_voxels, voxelise
+
+CAMERA = np.array([300.0, 310.0, 30.0, 28.0], np.float32)
+CORNER = np.array([10.0, 8.0], np.float32)
+
+
+def loop(depth, corner, camera, centre, cube, size, angle, scale, shift):
+    """Occupancy voxel by voxel in float64, from the description alone."""
+    volume = np.zeros((size, size, size))
+    near = False  # a point within rounding of a voxel's face
+    for i, j in np.ndindex(*depth.shape):
+        z = float(depth[i, j])
+        if z == 0:
+            continue
+        x = (corner[0] + j - camera[2]) * z / camera[0] - centre[0]
+        y = (corner[1] + i - camera[3]) * z / camera[1] - centre[1]
+        cos, sin = np.cos(angle), np.sin(angle)
+        point = np.array([cos * x - sin * y, sin * x + cos * y, z - centre[2]])
+        edges = point * scale * size / cube + size / 2 + shift  # counted from the grid's edge
+        near |= bool((np.abs(edges - np.round(edges)) < 1e-3).any())
+        u, v, w = np.floor(edges).astype(int)
+        if min(u, v, w) >= 0 and max(u, v, w) < size:
+            volume[w, v, u] = 1
+    return volume, near
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.sampled_from([5, 8]),
+    angle=st.floats(-1, 1),
+    scale=st.floats(0.7, 1.3),
+    shift=st.floats(-2, 2),
+)
+def test_equals_loop(seed, size, angle, scale, shift):
+    rng = np.random.default_rng(seed)
+    depth = rng.uniform(500, 700, (9, 12)).astype(np.float32)
+    depth[rng.random(depth.shape) < 0.3] = 0
+    centre = np.array([5.0, -7.0, 600.0], np.float32)
+    shifts = np.array([shift, -shift, 0.5 * shift], np.float32)
+    expected, near = loop(
+        depth, CORNER, CAMERA, centre, 120.0, size, angle, scale, shifts.astype(float)
+    )
+    grid = make_grid(centre, 120.0, size, angle=angle, scale=scale, shift=shifts)
+    volume = voxelise(depth, CORNER, CAMERA, grid, size)
+    assert volume.shape == (size, size, size)
+    if near:
+        assert np.abs(volume - expected).sum() <= 4
+    else:
+        np.testing.assert_array_equal(volume, expected)
+
+
+def test_vmap_equals_single():
+    rng = np.random.default_rng(1)
+    depth = rng.uniform(500, 700, (3, 6, 6)).astype(np.float32)
+    centre = np.array([[0, 0, 600], [5, 5, 580], [0, 9, 650]], np.float32)
+    cube = np.array([100.0, 150.0, 250.0], np.float32)
+    grids = make_grid(centre, cube, 8, angle=jnp.array([0.1, 0.2, 0.3]))
+    many = jax.vmap(voxelise, (0, None, None, 0, None))(depth, CORNER, CAMERA, grids, 8)
+    for n in range(3):
+        grid = make_grid(centre[n], cube[n], 8, angle=0.1 * (n + 1))
+        np.testing.assert_array_equal(many[n], voxelise(depth[n], CORNER, CAMERA, grid, 8))
+    assert many.sum() > 10
+
+
+def test_outside_and_empty_are_dropped():
+    grid = make_grid(jnp.zeros(3), 8.0, 8)  # 1 mm voxels
+    points = jnp.array([[-4.0, 0, 0], [-4.01, 0, 0], [3.99, 0, 0], [4.0, 0, 0], [0, 0, 0]])
+    volume = occupancy(points, jnp.array([True] * 4 + [False]), grid, 8)
+    assert np.argwhere(volume).tolist() == [[4, 4, 0], [4, 4, 7]]
+    zeros = voxelise(jnp.zeros((4, 4)), CORNER, CAMERA, grid, 8)
+    assert zeros.sum() == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    angle=st.floats(-3, 3),
+    scale=st.floats(0.5, 2),
+    cube=st.floats(50, 400),
+)
+def test_map_and_inverse(seed, angle, scale, cube):
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform([-100, -100, 300], [100, 100, 900]).astype(np.float32)
+    points = (centre + rng.uniform(-150, 150, (7, 3))).astype(np.float32)
+    shift = rng.uniform(-4, 4, 3).astype(np.float32)
+    grid = make_grid(centre, cube, 88, angle=angle, scale=scale, shift=shift)
+    for g in (grid, coarsen(grid, 2)):
+        np.testing.assert_allclose(to_mm(to_voxels(points, g), g), points, atol=2e-3)
+    np.testing.assert_allclose(
+        to_voxels(points, coarsen(grid, 2)) * 2, to_voxels(points, grid), atol=1e-3
+    )
+    # Distances scale, angles stay.
+    step = np.linalg.norm(np.diff(to_voxels(points, grid), axis=0), axis=1)
+    np.testing.assert_allclose(
+        step, np.linalg.norm(np.diff(points, axis=0), axis=1) * scale * 88 / cube, rtol=1e-3
+    )
+
+
+def test_rotation_direction_and_middle():
+    grid = make_grid(jnp.array([1.0, 2, 3]), 10.0, 10, angle=np.pi / 2)
+    voxels = to_voxels(jnp.array([[1.0, 2, 3], [2.0, 2, 3]]), grid)
+    np.testing.assert_allclose(voxels, [[4.5, 4.5, 4.5], [4.5, 5.5, 4.5]], atol=1e-5)
+
+
+def test_mirrored_frame_gives_mirrored_volume():
+    rng = np.random.default_rng(3)
+    depth = rng.uniform(500, 700, (12, 12)).astype(np.float32)
+    centre = np.array([-8.0, 3.0, 600.0], np.float32)
+    width = 60
+    plain = voxelise(depth, CORNER, CAMERA, make_grid(centre, 130.0, 8), 8)
+    corner = np.array([width - 12 - CORNER[0], CORNER[1]], np.float32)
+    mirrored = voxelise(
+        depth[:, ::-1],
+        corner,
+        cam.mirror_camera(CAMERA, width),
+        make_grid(cam.mirror_x(centre), 130.0, 8),
+        8,
+    )
+    np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
+    assert plain.sum() > 20

@@ -1,0 +1,201 @@
+"""V2V-PoseNet as a method: geometry, loss, training and bad configs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from hpe_jax import camera as cam
+from hpe_jax.hand.skeletons import Skeleton
+from hpe_jax.kernels.augment import draw_affine
+from hpe_jax.kernels.heatmaps import gaussian_heatmaps
+from hpe_jax.kernels.voxels import coarsen, make_grid, occupancy, to_voxels
+from hpe_jax.methods import METHODS
+from hpe_jax.methods.v2v import V2VNet, masked_mse, volumes
+
+SKELETON = Skeleton(("a", "b", "c"), ((0, 1), (1, 2)), (0, 0, 0))
+
+
+def config(**changes):
+    return ConfigDict(
+        {
+            "input": 16, "canvas": 18, "widths": (4, 6, 8, 8), "sigma": 1.2,
+            "decode": "subvoxel", "top_k": 8, "scale": (0.8, 1.2), "rotation_deg": 40.0,
+            "kernel_std": 0.0, "output_std": 0.001, "dtype": "float32", **changes,
+        }
+    )  # fmt: skip
+
+
+def make_batch(size=2, seed=0):
+    """Balls of 25 mm at the joints, rendered as depth."""
+    rng = np.random.default_rng(seed)
+    camera = np.tile(np.array([150.0, 150.0, 40.0, 30.0], np.float32), (size, 1))
+    centre = np.tile(np.array([8.0, -12.0, 600.0], np.float32), (size, 1))
+    joints = (centre[:, None] + rng.uniform(-60, 60, (size, 3, 3))).astype(np.float32)
+    corner = np.tile(np.array([12.0, -3.0], np.float32), (size, 1))
+    rays = cam.patch_rays(corner, camera, (64, 64))
+    uv = cam.xyz_to_uvd(joints, camera[:, None])[..., :2]
+    depth = np.zeros((size, 64, 64), np.float32)
+    for b in range(size):
+        for j in np.argsort(-joints[b, :, 2]):
+            gap = (rays[b] - (uv[b, j] - camera[b, 2:]) / camera[b, :2]) * joints[b, j, 2]
+            ball = 25.0**2 - (gap**2).sum(-1)
+            depth[b] = np.where(ball > 0, joints[b, j, 2] - np.sqrt(np.maximum(ball, 0)), depth[b])
+    return jax.tree.map(
+        jnp.asarray,
+        {
+            "depth": depth, "corner": corner, "camera": camera, "centre": centre,
+            "joints": joints, "joint_valid": np.ones((size, 3), bool),
+            "cube": np.full(size, 200.0, np.float32),
+        },
+    )  # fmt: skip
+
+
+def test_paper_network_has_the_paper_shapes():
+    shapes = jax.eval_shape(
+        lambda v: V2VNet(14).init_with_output(jax.random.key(0), v, train=False),
+        jax.ShapeDtypeStruct((1, 88, 88, 88, 1), jnp.float32),
+    )
+    heatmaps, variables = shapes
+    assert heatmaps.shape == (1, 44, 44, 44, 14)
+    params = variables["params"]
+    assert params["stem"]["conv"]["kernel"].shape == (7, 7, 7, 1, 16)
+    assert params["middle2"]["conv2"]["kernel"].shape == (3, 3, 3, 128, 128)
+    assert params["up2"]["kernel"].shape == (2, 2, 2, 128, 64)
+    # Counted from the description: kernels, biases, and scale and bias of each norm.
+    blocks = [(16, 32), *[(32, 32)] * 4, (32, 64), *[(64, 64)] * 2, (64, 128), *[(128, 128)] * 2]
+    total = 343 * 16 + 3 * 16 + 8 * (128 * 64 + 64 * 32) + 3 * 96 + 2 * (32 * 32 + 3 * 32) + 33 * 14
+    for inputs, outputs in blocks:
+        total += 27 * (inputs + outputs) * outputs + 6 * outputs
+        total += (inputs * outputs + 3 * outputs) if inputs != outputs else 0
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == total
+
+
+def test_init_is_deterministic_and_output_is_near_zero():
+    method = METHODS["v2v"](config(), SKELETON)
+    one, two, other = (method.init(jax.random.key(k)) for k in (0, 0, 1))
+    assert type(one) is dict and type(one["params"]["stem"]) is dict
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    kernel = one["params"]["output"]["kernel"]
+    assert 0 < np.abs(kernel).max() < 0.005
+    assert not np.array_equal(kernel, other["params"]["output"]["kernel"])
+    paper = METHODS["v2v"](config(kernel_std=0.001), SKELETON).init(jax.random.key(0))
+    assert np.std(paper["params"]["front1"]["conv1"]["kernel"]) == pytest.approx(0.001, rel=0.1)
+
+
+def test_loss_is_the_masked_mean():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 2, 3, 4, 5, 3))
+    valid = np.array([[1, 1, 0], [0, 1, 1]], bool)
+    expected = np.mean([((a - b) ** 2)[i, ..., j].mean() for i, j in np.argwhere(valid)])
+    np.testing.assert_allclose(masked_mse(a, b, valid), expected, rtol=1e-5)
+    np.testing.assert_allclose(masked_mse(a, b, np.ones((2, 3))), ((a - b) ** 2).mean(), rtol=1e-5)
+    assert masked_mse(a, b, np.zeros((2, 3))) == 0
+
+
+def test_first_loss_from_the_parts():
+    """One evaluation of the loss, rebuilt from the draws, the targets and the network."""
+    settings, batch, key = config(), make_batch(), jax.random.key(5)
+    method = METHODS["v2v"](settings, SKELETON)
+    variables = method.init(jax.random.key(0))
+    value, (metrics, state) = jax.jit(method.loss)(variables, batch, key)
+    assert set(metrics) == {"loss", "error_mm"} and set(state) == {"batch_stats"}
+
+    target, grids = [], []
+    for n, k in enumerate(jax.random.split(key, 2)):
+        affine = draw_affine(k, scale=(0.8, 1.2), rotation_deg=40.0, margin=2)
+        grid = make_grid(batch["centre"][n], 200.0, 16, **affine._asdict())
+        grids.append(grid)
+        target.append(gaussian_heatmaps(to_voxels(batch["joints"][n], coarsen(grid, 2)), 8, 1.2))
+    grid = jax.tree.map(lambda *a: jnp.stack(a), *grids)
+    net = V2VNet(3, (4, 6, 8, 8))
+    heatmaps, _ = net.apply(
+        variables, volumes(batch, grid, 16), train=True, mutable=["batch_stats"]
+    )
+    expected = np.mean((np.asarray(heatmaps) - np.stack(target)) ** 2)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    # Another key is another augmentation, the same key the same one.
+    assert jax.jit(method.loss)(variables, batch, jax.random.key(6))[0] != value
+    assert jax.jit(method.loss)(variables, batch, key)[0] == value
+
+
+def test_invalid_joints_do_not_train():
+    batch = make_batch()
+    method = METHODS["v2v"](config(), SKELETON)
+    variables = method.init(jax.random.key(0))
+    batch["joint_valid"] = batch["joint_valid"].at[:, 1].set(False)
+    wrong = {**batch, "joints": batch["joints"].at[:, 1].set(1e4)}
+    run = jax.jit(lambda b: method.loss(variables, b, jax.random.key(0)))
+    (a, (metrics_a, _)), (b, (metrics_b, _)) = run(batch), run(wrong)
+    assert a == b and metrics_a["error_mm"] == metrics_b["error_mm"]
+
+
+def test_augmented_points_and_heatmaps_move_together():
+    joints = jnp.array([[30.0, -20.0, 640.0], [-50.0, 40.0, 580.0]])
+    centre = jnp.array([0.0, 0.0, 600.0])
+    for seed in range(8):
+        affine = draw_affine(jax.random.key(seed), scale=(0.8, 1.2), rotation_deg=40.0, margin=8)
+        grid = make_grid(centre, 250.0, 88, **affine._asdict())
+        maps = gaussian_heatmaps(to_voxels(joints, coarsen(grid, 2)), 44, 1.7)
+        for j in range(2):
+            volume = occupancy(joints[j : j + 1], jnp.array([True]), grid, 88)
+            occupied = np.argwhere(volume)[0]
+            peak = np.unravel_index(np.argmax(maps[..., j]), (44,) * 3)
+            assert np.abs(occupied - 2 * np.array(peak)).max() <= 1
+
+
+def test_it_learns_a_batch():
+    settings = config(scale=(1.0, 1.0), rotation_deg=0.0, canvas=16)
+    method, batch = METHODS["v2v"](settings, SKELETON), make_batch(4)
+    variables = method.init(jax.random.key(0))
+    optimiser = optax.adam(5e-3)
+
+    @jax.jit
+    def step(variables, state, key):
+        (_, (metrics, new)), gradient = jax.value_and_grad(
+            lambda p: method.loss({**variables, "params": p}, batch, key), has_aux=True
+        )(variables["params"])
+        updates, state = optimiser.update(gradient, state)
+        params = optax.apply_updates(variables["params"], updates)
+        return {"params": params, **new}, state, metrics
+
+    state, history = optimiser.init(variables["params"]), []
+    for n in range(150):
+        variables, state, metrics = step(variables, state, jax.random.key(n))
+        history.append(float(metrics["loss"]))
+    assert history[-1] < 0.25 * history[0]
+    # An output voxel is 25 mm here, whose rounding alone costs 12 mm.
+    for decode, limit in (("argmax", 20.0), ("topk", 14.0), ("subvoxel", 12.0)):
+        settings.decode = decode
+        joints = jax.jit(METHODS["v2v"](settings, SKELETON).predict)(variables, batch)
+        assert joints.shape == (4, 3, 3)
+        assert np.linalg.norm(joints - batch["joints"], axis=-1).mean() < limit
+
+
+def test_bfloat16_predicts_nearly_the_same():
+    batch = make_batch()
+    exact, rough = (METHODS["v2v"](config(dtype=d), SKELETON) for d in ("float32", "bfloat16"))
+    variables = exact.init(jax.random.key(0))
+    a, b = (jax.jit(m.loss)(variables, batch, jax.random.key(0)) for m in (exact, rough))
+    assert a[0] != b[0]
+    np.testing.assert_allclose(a[0], b[0], rtol=0.02)
+    assert b[0].dtype == jnp.float32
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(b[1]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input": 20}, "divisible by 8"),
+        ({"canvas": 8}, "smaller"),
+        ({"widths": (4, 8)}, "4 numbers"),
+        ({"dtype": "float16"}, "bfloat16"),
+        ({"decode": "mean"}, "unknown decode"),
+        ({"decode": "topk", "top_k": 0}, "top_k"),
+    ],
+)
+def test_bad_configs(changes, message):
+    with pytest.raises(ValueError, match=message):
+        METHODS["v2v"](config(**changes), SKELETON)
