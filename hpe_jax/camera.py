@@ -18,13 +18,17 @@ Conventions, everywhere in this library
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-ArrayLike = Array | np.ndarray
+if TYPE_CHECKING:
+    # NumPy in, NumPy out; JAX in, JAX out: more than a static type can say through jaxtyping.
+    ArrayLike = Any
+else:
+    ArrayLike = Array | np.ndarray
 
 
 class CameraSpec(NamedTuple):
@@ -50,7 +54,7 @@ MSRA = CameraSpec(241.42, 241.42, 160.0, 120.0, 320, 240)
 CAMERAS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA}
 
 
-def _namespace(*arrays: ArrayLike):
+def _namespace(*arrays: ArrayLike) -> Any:
     """NumPy for NumPy arrays, so that reading data never touches an accelerator."""
     return np if all(isinstance(a, (np.ndarray, float, int)) for a in arrays) else jnp
 

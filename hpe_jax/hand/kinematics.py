@@ -112,8 +112,8 @@ def palm_points(shape: HandShape, fingers: Array, thumb: Array) -> Float[Array, 
     inward = jnp.stack([jnp.sin(CONVERGE) * one, zero, jnp.cos(CONVERGE) * one], -1)
     inward = inward - (inward * forward).sum(-1, keepdims=True) * forward
     inward = inward / jnp.linalg.norm(inward, axis=-1, keepdims=True)
-    lengths = PHALANGES * (shape.scale * shape.fingers[:4, None])
-    four = _chain(MCP * stretch, forward, inward, fingers[:, jnp.array([0, 2, 3])], lengths)
+    lengths = (shape.scale * shape.fingers[:4, None]) * PHALANGES
+    four = _chain(stretch * MCP, forward, inward, fingers[:, jnp.array([0, 2, 3])], lengths)
 
     radial, palmar, pronation, mcp, ip = (thumb[i] for i in range(5))
     along = jnp.stack(
@@ -127,7 +127,7 @@ def palm_points(shape: HandShape, fingers: Array, thumb: Array) -> Float[Array, 
     bend = bend - (bend * along).sum() * along
     bend = bend / jnp.linalg.norm(bend)
     flexions = jnp.stack([0.0 * mcp, mcp, ip])
-    fifth = _chain(CMC * stretch, along, bend, flexions, THUMB * (shape.scale * shape.fingers[4]))
+    fifth = _chain(stretch * CMC, along, bend, flexions, shape.scale * shape.fingers[4] * THUMB)
     return jnp.concatenate([four, fifth[None]])
 
 
@@ -152,7 +152,7 @@ def labels(points: HandPoints, shape: HandShape, skeleton: str) -> Float[Array, 
     p, s = points.fingers, shape.scale
 
     def palm(local: np.ndarray) -> Array:
-        return (local * shape.palm * s) @ points.palm_axes + points.origin
+        return (shape.palm * s * local) @ points.palm_axes + points.origin
 
     if skeleton == "nyu":
         pip = _between(p[:4, 1], p[:4, 2], 6.0 * s)

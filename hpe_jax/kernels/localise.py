@@ -19,7 +19,8 @@ ITERATIONS = 8
 START = 0.5
 PALM = 0.5
 ARM = (0.56, 0.72)
-WRIST = 0.22
+WRIST = 0.14
+ARM_AREA = 0.016  # of the cube's face: a smaller surface in the shell is no arm
 
 
 def centre_of_mass(
@@ -90,7 +91,6 @@ def localise(
     row, column = nearest_surface(depth)
     tip = points[row, column]
     flat, valid = points.reshape(-1, 3), depth.reshape(-1) > 0.0
-    # Points weigh by the surface they stand for, not by how many pixels see it.
     near = valid & (jnp.abs(flat - tip) < 0.5 * START * cube_mm).all(-1)
     start = (flat * near[:, None]).sum(0) / jnp.maximum(near.sum(), 1)
     palm = centre_of_mass(flat, valid, start, PALM * cube_mm)
@@ -99,6 +99,8 @@ def localise(
     beyond = valid & (far > ARM[0] * cube_mm) & (far < ARM[1] * cube_mm)
     arm = (offset * beyond[:, None]).sum(0)
     arm = arm / jnp.maximum(jnp.linalg.norm(arm), 1e-6)
-    hand = valid & ~((offset @ arm > WRIST * cube_mm) & beyond.any())
+    # The tips of long fingers reach the shell too, but they are small.
+    surface = (jnp.square(flat[:, 2]) * beyond).sum() / (camera[0] * camera[1])
+    hand = valid & ~((offset @ arm > WRIST * cube_mm) & (surface > ARM_AREA * cube_mm**2))
     centre = centre_of_mass(flat, hand, palm, cube_mm, 3)
     return jnp.where(valid.any(), centre, 0.0)

@@ -132,7 +132,7 @@ def _separation_mask() -> np.ndarray:
     part = np.tile(np.repeat(np.arange(3), 3), 5)
     mask = finger[:, None] != finger[None, :]
     mask &= ~((part[:, None] == 0) & (part[None, :] == 0))
-    to_palm = np.tile(((part >= 1))[:, None], (1, len(_PALM_PROBES)))
+    to_palm = np.tile((part >= 1)[:, None], (1, len(_PALM_PROBES)))
     top = np.concatenate([np.triu(mask), to_palm], 1)
     return top
 
@@ -203,10 +203,12 @@ def sample_hand(
     best = jnp.where((depth < 3.0).any(), jnp.argmax(depth < 3.0), jnp.argmin(depth))
     rotations = jax.vmap(sample_rotation)(jax.random.split(k[1], CANDIDATES))
     wrists = jax.vmap(sample_wrist)(jax.random.split(k[2], CANDIDATES))
-    # The arm belongs to somebody behind the hand: it goes away from the camera, and seldom up.
+    # The arm belongs to somebody behind the hand: it goes away from the camera, seldom up, and
+    # the hand is nearer than the arm, as everything that looks for hands assumes.
     arms = jnp.einsum("kij,kj->ki", rotations, jax.vmap(forearm_direction)(wrists))
     away = arms[:, 2] - 0.5 * jnp.maximum(-arms[:, 1] - 0.3, 0.0)
-    pick = jnp.where((away > 0.2).any(), jnp.argmax(away > 0.2), jnp.argmax(away))
+    good = jnp.minimum(away - 0.2, 0.35 - rotations[:, 2, 1])
+    pick = jnp.where((good > 0.0).any(), jnp.argmax(good > 0.0), jnp.argmax(good))
     rotation, wrist = rotations[pick], wrists[pick]
     place_at = jax.random.uniform(k[3], (3,), minval=-1.0, maxval=1.0)
     z = 0.5 * (view.near + view.far) + 0.5 * (view.far - view.near) * place_at[2]

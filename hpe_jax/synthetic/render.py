@@ -108,9 +108,7 @@ def render_depth(
         return lambda best: jax.lax.scan(body, best, items)[0]
 
     best = jnp.full(size, _FAR)
-    best = fold(
-        lambda c, r: _sphere_depth(ray, dd, c, r), (centres[used], radii[used])
-    )(best)
+    best = fold(lambda c, r: _sphere_depth(ray, dd, c, r), (centres[used], radii[used]))(best)
     best = fold(
         lambda a, ra, b, rb: _cone_depth(ray, dd, a, ra, b, rb),
         (centres[cones[:, 0]], radii[cones[:, 0]], centres[cones[:, 1]], radii[cones[:, 1]]),

@@ -46,9 +46,9 @@ def sense(
     # Noise in clumps (sensors smooth), then the sensor's depth steps.
     scale = (z / 700.0) ** 2
     fine = jax.random.normal(k[4], (h, w)) * 0.6
-    coarse = jax.image.resize(
-        jax.random.normal(k[5], (h // 4, w // 4)), (h, w), "linear"
-    ) * (0.5 + 2.5 * strength)
+    coarse = jax.image.resize(jax.random.normal(k[5], (h // 4, w // 4)), (h, w), "linear") * (
+        0.5 + 2.5 * strength
+    )
     z = z + scale * (fine + coarse)
     step = jax.random.uniform(k[6], (), minval=0.125, maxval=1.6) * scale
     z = jnp.round(z / jnp.maximum(step, 0.1)) * jnp.maximum(step, 0.1)

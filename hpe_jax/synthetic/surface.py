@@ -52,6 +52,7 @@ _P = 20 + np.arange(8)
 _W = 28 + np.arange(4)  # webs between neighbouring fingers (3), and thumb to index (1)
 _A = 32 + np.arange(10).reshape(5, 2)  # forearm, ulnar and radial
 
+
 class Topology(NamedTuple):
     """Which spheres are wrapped: `cones` (C, 2) and `wedges` (T, 3), sphere indices."""
 
@@ -84,6 +85,7 @@ FOREARM_WEDGES = np.array(
                                    (_A[i, 1], _A[i + 1, 0], _A[i + 1, 1]))]
     + [(_P[0], _P[1], _A[1, 0]), (_P[1], _A[1, 0], _A[1, 1])]
 )  # fmt: skip
+
 
 def _edges(wedges: np.ndarray) -> np.ndarray:
     """The distinct edges of triangles: each needs a cone, or seams would show as cracks."""

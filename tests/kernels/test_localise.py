@@ -1,0 +1,67 @@
+"""Finding the hand: a NumPy twin of the centre of mass, flying pixels, arms, empty images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from hpe_jax.kernels.localise import centre_of_mass, localise, nearest_surface
+from hpe_jax.synthetic import make_source
+
+CAMERA = jnp.array([300.0, 300.0, 80.0, 60.0])
+
+
+def slow_centre_of_mass(points, valid, start, cube, iterations):
+    centre = np.array(start, float)
+    for _ in range(iterations):
+        chosen = [
+            p for p, ok in zip(points, valid, strict=True)
+            if ok and all(abs(p[i] - centre[i]) < cube / 2 for i in range(3))
+        ]  # fmt: skip
+        if chosen:
+            centre = np.mean(chosen, 0)
+    return centre
+
+
+def test_centre_of_mass_equals_a_slow_loop():
+    rng = np.random.default_rng(0)
+    points = rng.normal(0, 80, (300, 3)).astype(np.float32)
+    valid = rng.random(300) > 0.3
+    start = np.array([60.0, -40, 20], np.float32)
+    fast = centre_of_mass(jnp.asarray(points), jnp.asarray(valid), jnp.asarray(start), 150.0, 6)
+    np.testing.assert_allclose(fast, slow_centre_of_mass(points, valid, start, 150, 6), atol=1e-3)
+
+
+def test_a_flying_pixel_does_not_win():
+    depth = jnp.zeros((40, 40)).at[10:20, 10:20].set(600.0).at[30, 30].set(300.0)
+    row, column = nearest_surface(depth)
+    assert 10 <= row < 20 and 10 <= column < 20
+
+
+def test_thin_scene_falls_back_to_the_nearest_reading():
+    row, column = nearest_surface(jnp.zeros((20, 20)).at[4, 7].set(500.0).at[9, 9].set(450.0))
+    assert (row, column) == (9, 9)
+
+
+def test_background_does_not_matter():
+    hand = jnp.zeros((120, 160)).at[40:80, 60:90].set(600.0)
+    scene = jnp.where(hand > 0, hand, 1500.0)
+    zero = jnp.zeros(2)
+    a, b = localise(hand, zero, CAMERA, 250.0), localise(scene, zero, CAMERA, 250.0)
+    np.testing.assert_allclose(a, b, atol=1e-2)
+    np.testing.assert_allclose(a, [(74.5 - 80) * 2, (59.5 - 60) * 2, 600], atol=1.0)
+
+
+def test_empty_image():
+    assert localise(jnp.zeros((30, 30)), jnp.zeros(2), CAMERA, 250.0).tolist() == [0, 0, 0]
+
+
+def test_it_finds_synthetic_hands_and_not_their_arms():
+    config = ConfigDict(
+        dict(dataset="nyu", centre="com", cube_mm=250.0, patch=64, extent_mm=340.0,
+             centre_jitter_mm=0.0, synthetic=dict(sensor=True, forearm=True))
+    )  # fmt: skip
+    source = make_source(config, "train", 3)
+    batch = jax.jit(source.expand)(source.load(np.arange(64)))
+    off = np.linalg.norm(np.asarray(batch["centre"] - batch["joints"].mean(1)), axis=-1)
+    assert np.median(off) < 30 and (off > 100).mean() < 0.08

@@ -1,0 +1,39 @@
+"""The sensor model: what it may and may not do to a perfect image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hpe_jax.synthetic.sensor import sense
+
+
+def plate(z):
+    return jnp.zeros((64, 64)).at[16:48, 16:48].set(z)
+
+
+def read(z, n=16):
+    keys = jax.random.split(jax.random.key(0), n)
+    pixel = jnp.float32(z / 150.0)
+    return np.asarray(jax.vmap(lambda k: sense(k, plate(z), pixel))(keys))
+
+
+def test_noise_grows_with_distance():
+    spread = {}
+    for z in (400.0, 1000.0):
+        out = read(z)[:, 24:40, 24:40]
+        spread[z] = np.std(out[out > 0] - z)
+    assert 0.05 < spread[400.0] < 1.5
+    assert spread[1000.0] > 3 * spread[400.0]
+
+
+def test_some_pixels_are_lost_and_none_appear_far_from_the_object():
+    out = read(700.0)
+    inside = out[:, 20:44, 20:44]
+    assert 0.001 < (inside == 0).mean() < 0.25
+    assert (out[:, :8] == 0).all() and (out[:, :, 56:] == 0).all()
+
+
+def test_deterministic():
+    a = sense(jax.random.key(3), plate(600.0), jnp.float32(4.0))
+    b = sense(jax.random.key(3), plate(600.0), jnp.float32(4.0))
+    np.testing.assert_array_equal(a, b)

@@ -1,0 +1,141 @@
+"""Synthetic frames: deterministic, inside the contract, plausible, and unlike the test split."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from hpe_jax import camera as cameras
+from hpe_jax.hand.kinematics import FINGER_LIMITS, THUMB_LIMITS
+from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.synthetic import make_source, poses
+
+
+def config(**changes):
+    data = dict(
+        dataset="nyu",
+        centre="com",
+        cube_mm=250.0,
+        patch=64,
+        extent_mm=340.0,
+        centre_jitter_mm=5.0,
+        synthetic=dict(sensor=True, forearm=True),
+    )
+    return ConfigDict(data | changes)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    source = make_source(config(), "train", 0)
+    return jax.device_get(jax.jit(source.expand)(source.load(np.arange(24))))
+
+
+def test_contract(batch):
+    shapes = {k: v.shape for k, v in batch.items()}
+    assert shapes == {
+        "depth": (24, 64, 64),
+        "corner": (24, 2),
+        "camera": (24, 4),
+        "centre": (24, 3),
+        "joints": (24, 14, 3),
+        "joint_valid": (24, 14),
+        "cube": (24,),
+    }
+    assert all(np.isfinite(v).all() for v in batch.values())
+    assert (batch["depth"] >= 0).all() and ((batch["depth"] > 0).sum((1, 2)) > 100).all()
+
+
+def test_joints_lie_on_the_rendered_hand(batch):
+    """Most joints project onto the depth image, a little behind the surface or hidden by it."""
+    behind = []
+    for i in range(24):
+        uvd = cameras.xyz_to_uvd(batch["joints"][i], batch["camera"][i])
+        pixel = np.round(uvd[:, :2] - batch["corner"][i]).astype(int)
+        ok = ((pixel >= 0) & (pixel < 64)).all(1)
+        depth = batch["depth"][i][pixel[ok, 1], pixel[ok, 0]]
+        behind.append((uvd[ok, 2] - depth)[depth > 0])
+    behind = np.concatenate(behind)
+    assert len(behind) > 0.8 * 24 * 14
+    assert (behind > -8).mean() > 0.97
+    assert 2 < np.median(behind) < 25
+
+
+def test_frames_depend_on_seed_and_index_alone():
+    source = make_source(config(), "train", 0)
+    expand = jax.jit(source.expand)
+    a = expand(source.load(np.arange(8)))
+    b = expand(source.load(np.array([5, 4, 3, 2, 1, 0, 6, 7])))
+    np.testing.assert_array_equal(a["depth"][5], b["depth"][0])
+    np.testing.assert_array_equal(a["joints"][2], b["joints"][3])
+    other = make_source(config(), "train", 1)
+    c = jax.jit(other.expand)(other.load(np.arange(8)))
+    assert np.abs(np.asarray(a["joints"]) - np.asarray(c["joints"])).max() > 1
+
+
+def test_the_test_split_is_fixed_and_has_no_jitter():
+    one, two = (make_source(config(), "test", seed) for seed in (0, 9))
+    assert one.size == 2048 and make_source(config(), "train", 0).size is None
+    a = jax.jit(one.expand)(one.load(np.arange(4)))
+    b = jax.jit(two.expand)(two.load(np.arange(4)))
+    np.testing.assert_array_equal(a["depth"], b["depth"])
+    np.testing.assert_array_equal(a["centre"], b["centre"])
+
+
+def test_test_subjects_are_smaller_or_larger_than_any_in_training():
+    keys = jax.random.split(jax.random.key(0), 200)
+    train = jax.vmap(lambda k: poses.sample_shape(k, held_out=False).scale)(keys)
+    test = jax.vmap(lambda k: poses.sample_shape(k, held_out=True).scale)(keys)
+    assert train.min() >= poses.TRAIN_SCALE[0] and train.max() <= poses.TRAIN_SCALE[1]
+    assert ((test < poses.TRAIN_SCALE[0]) | (test > poses.TRAIN_SCALE[1])).mean() > 0.99
+    assert ((test < poses.TRAIN_SCALE[0]).mean() > 0.3) and ((test > 1.0).mean() > 0.3)
+
+
+def test_poses_keep_their_limits_and_do_not_intersect():
+    shape = poses.sample_shape(jax.random.key(1), held_out=False)
+    view = poses.VIEWS["nyu"]
+    keys = jax.random.split(jax.random.key(2), 400)
+    pose, _, depth = jax.vmap(lambda k: poses.sample_hand(k, shape, view))(keys)
+    assert (pose.fingers >= FINGER_LIMITS[:, 0] - 1e-5).all()
+    assert (pose.fingers <= FINGER_LIMITS[:, 1] + 1e-5).all()
+    assert (pose.thumb >= THUMB_LIMITS[:, 0] - 1e-5).all()
+    assert (pose.thumb <= THUMB_LIMITS[:, 1] + 1e-5).all()
+    # Skin gives: up to 3 mm passes as touching.
+    assert (depth <= 3.0).mean() > 0.97
+    assert np.isfinite(pose.position).all() and (pose.position[:, 2] > 250).all()
+    spread = np.degrees(np.std(np.asarray(pose.fingers), 0))
+    assert (spread[:, 0] > 20).all() and (spread[:, 2] > 25).all()
+
+
+def test_overlap_sees_two_fingers_in_one_place():
+    shape = poses.sample_shape(jax.random.key(1), held_out=False)
+    from hpe_jax.hand.kinematics import palm_points
+
+    points = palm_points(shape, jnp.zeros((4, 4)), jnp.radians(jnp.array([60.0, 0, 0, 0, 0])))
+    assert poses.overlap(shape, points) < 3.0
+    assert poses.overlap(shape, points.at[1].set(points[2])) > 10.0
+
+
+@pytest.mark.parametrize("dataset", ["icvl", "msra"])
+def test_other_cameras_and_skeletons(dataset):
+    source = make_source(config(dataset=dataset, cube_mm=200.0), "train", 0)
+    out = jax.jit(source.expand)(source.load(np.arange(4)))
+    assert out["joints"].shape == (4, len(SKELETONS[dataset]), 3)
+    assert source.name == f"synthetic-{dataset}" and source.synthetic
+    uvd = cameras.xyz_to_uvd(np.asarray(out["joints"]), source.camera)
+    spec = cameras.CAMERAS[dataset]
+    inside = (uvd[..., 0] > -40) & (uvd[..., 0] < spec.width + 40)
+    assert inside.mean() > 0.9
+
+
+def test_sensor_and_forearm_can_be_switched_off():
+    plain = config(synthetic=dict(sensor=False, forearm=False))
+    source = make_source(plain, "train", 0)
+    a = jax.jit(source.expand)(source.load(np.arange(8)))
+    armed = make_source(config(synthetic=dict(sensor=False, forearm=True)), "train", 0)
+    b = jax.jit(armed.expand)(armed.load(np.arange(8)))
+    np.testing.assert_array_equal(a["joints"], b["joints"])
+    assert (np.asarray(b["depth"]) > 0).sum() > 1.2 * (np.asarray(a["depth"]) > 0).sum()
+    with pytest.raises(ValueError, match="com and gt"):
+        bad = make_source(config(centre="refined"), "train", 0)
+        bad.expand(bad.load(np.arange(1)))

@@ -1,0 +1,90 @@
+"""camera.py: projection and its inverse, patches, decimation, mirroring."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpe_jax import camera
+
+SPECS = sorted(camera.CAMERAS.items())
+
+
+@pytest.mark.parametrize("name,spec", SPECS)
+def test_uvd_and_xyz_are_inverse(name, spec):
+    rng = np.random.default_rng(0)
+    xyz = rng.uniform([-200, -200, 300], [200, 200, 1200], (5, 14, 3)).astype(np.float32)
+    uvd = camera.xyz_to_uvd(xyz, spec.intrinsics)
+    np.testing.assert_allclose(camera.uvd_to_xyz(uvd, spec.intrinsics), xyz, atol=1e-3)
+    x, y, z = xyz[2, 3].astype(np.float64)
+    np.testing.assert_allclose(
+        uvd[2, 3], [spec.cx + spec.fx * x / z, spec.cy + spec.fy * y / z, z], rtol=1e-5
+    )
+
+
+def test_numpy_in_numpy_out_and_jax_in_jax_out():
+    xyz = np.array([[1.0, 2.0, 300.0]], np.float32)
+    k = camera.NYU.intrinsics
+    assert isinstance(camera.xyz_to_uvd(xyz, k), np.ndarray)
+    on_device = camera.xyz_to_uvd(jnp.asarray(xyz), jnp.asarray(k))
+    np.testing.assert_allclose(on_device, camera.xyz_to_uvd(xyz, k), rtol=1e-6)
+
+
+def test_y_points_down():
+    below = camera.xyz_to_uvd(np.array([0.0, 50.0, 500.0], np.float32), camera.NYU.intrinsics)
+    assert below[1] > camera.NYU.cy
+    flipped = camera.flip_y(np.array([1.0, 2.0, 3.0], np.float32))
+    assert flipped.tolist() == [1.0, -2.0, 3.0]
+
+
+def test_points_of_a_patch_project_back_onto_their_pixels():
+    rng = np.random.default_rng(1)
+    depth = rng.uniform(400, 900, (6, 9)).astype(np.float32)
+    corner = np.array([101.0, 57.0], np.float32)
+    k = camera.NYU.intrinsics
+    uvd = camera.xyz_to_uvd(camera.depth_to_points(depth, corner, k), k)
+    for i, j in np.ndindex(6, 9):
+        np.testing.assert_allclose(uvd[i, j], [101 + j, 57 + i, depth[i, j]], rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.floats(-150, 150, allow_subnormal=False),
+    st.floats(-120, 120, allow_subnormal=False),
+    st.floats(350, 1200, allow_subnormal=False),
+)
+def test_a_patch_holds_its_extent(x, y, z):
+    centre = np.array([x, y, z], np.float32)
+    k = camera.NYU.intrinsics
+    step = camera.decimation_for(centre, k, 300.0, 64)
+    assert step == np.round(step) and step >= 1
+    small = camera.decimate(k, step)
+    corner = camera.patch_corner(centre, small, 64)
+    half = np.array([[sx * 150, sy * 150, 0] for sx in (-1, 1) for sy in (-1, 1)], np.float32)
+    uv = camera.xyz_to_uvd(centre + half, small)[:, :2] - corner
+    assert uv.min() > -1.5 and uv.max() < 64.5
+
+
+def test_cut_patch_takes_native_pixels_and_pads_with_no_reading():
+    image = np.arange(1, 1 + 40 * 30, dtype=np.float32).reshape(30, 40)
+    patch = camera.cut_patch(image, np.array([-2.0, 3.0]), 3, 8)
+    for i, j in np.ndindex(8, 8):
+        v, u = 3 * (3 + i), 3 * (-2 + j)
+        expected = image[v, u] if 0 <= v < 30 and 0 <= u < 40 else 0.0
+        assert patch[i, j] == expected
+
+
+def test_decimated_camera_sees_the_same_points():
+    k = camera.NYU.intrinsics
+    point = np.array([40.0, -30.0, 700.0], np.float32)
+    full, third = camera.xyz_to_uvd(point, k), camera.xyz_to_uvd(point, camera.decimate(k, 3))
+    np.testing.assert_allclose(full[:2] / 3, third[:2], rtol=1e-6)
+
+
+def test_mirroring_image_and_points_agrees():
+    k = np.array([500.0, 510.0, 311.0, 233.0], np.float32)
+    point = np.array([40.0, -30.0, 700.0], np.float32)
+    u = camera.xyz_to_uvd(point, k)
+    mirrored = camera.xyz_to_uvd(camera.mirror_x(point), camera.mirror_camera(k, 640))
+    np.testing.assert_allclose(mirrored, [639 - u[0], u[1], u[2]], rtol=1e-6)
