@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from hpe_jax.camera import depth_to_points
@@ -109,7 +110,8 @@ def occupancy(
     inside = valid & jnp.all((index >= 0) & (index < size), -1)
     x, y, z = (jnp.where(inside, index[:, i], 0).astype(jnp.int32) for i in range(3))
     # Dropped points go past the end, where the scatter ignores them.
-    flat = jnp.where(inside, (z * size + y) * size + x, size**3)
+    # The barrier keeps XLA from redoing the arithmetic above inside the scatter's serial loop.
+    flat = lax.optimization_barrier(jnp.where(inside, (z * size + y) * size + x, size**3))
     volume = jnp.zeros(size**3, jnp.float32).at[flat].set(1.0, mode="drop")
     return volume.reshape(size, size, size)
 
@@ -122,5 +124,5 @@ def voxelise(
     size: int,
 ) -> Float[Array, "size size size"]:
     """Binary occupancy of a depth patch (mm, 0 = no reading) in a grid; `vmap` for batches."""
-    points = depth_to_points(depth, corner, camera).reshape(-1, 3)
+    points = jnp.reshape(depth_to_points(depth, corner, camera), (-1, 3))
     return occupancy(points, (depth > 0).reshape(-1), grid, size)

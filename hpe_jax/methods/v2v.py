@@ -160,7 +160,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B J 3"]:
         grid = make_grid(batch["centre"], batch["cube"], size)
-        heatmaps = net.apply(variables, volumes(batch, grid, size), train=False)
+        heatmaps: Array = net.apply(variables, volumes(batch, grid, size), train=False)  # type: ignore[assignment]
         return to_mm(decode(heatmaps), coarsen(grid, POOL))
 
     return Method(init, loss, predict)
