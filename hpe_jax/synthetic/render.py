@@ -43,10 +43,12 @@ def _cone_depth(ray, dd, a, ra, b, rb):
     q1 = du * (au + ra * sin) - cos2 * da
     q0 = cos2 * (a * a).sum() - au * au - 2.0 * ra * sin * au - ra * ra
     inside = q1 * q1 - q2 * q0
-    # Rays steeper than the cone have q2 < 0; there the spheres at its ends are in front.
-    t = -(q1 + jnp.sqrt(jnp.maximum(inside, 0.0))) / jnp.where(q2 > 1e-6, q2, 1.0)
+    # The ray enters at the root where the quadratic turns negative, whatever the sign of q2
+    # (it is negative for rays that are steeper than the cone).
+    q2 = jnp.where(jnp.abs(q2) > 1e-6, q2, 1e-6)
+    t = -(q1 + jnp.sqrt(jnp.maximum(inside, 0.0))) / q2
     s = t * du - au
-    hit = (inside > 0.0) & (q2 > 1e-6) & (s > ra * sin) & (s < length + rb * sin)
+    hit = (inside > 0.0) & (s > ra * sin) & (s < length + rb * sin)
     return jnp.where(hit & (t > 0.0), t, _FAR)
 
 
