@@ -4,7 +4,7 @@ The palm frame has its origin at the middle of the wrist, x from the little fing
 index (radial), y from the wrist to the fingers and n = x × y out of the palm, so that this
 is a right hand. All lengths are millimetres, all angles radians.
 
-The proportions (`TEMPLATE`) are those of an adult hand 215 mm long from wrist to middle
+The proportions (`MCP` to `WRIST_LABELS` below) are those of an adult hand 215 mm long from wrist to middle
 finger tip. They were measured on NYU's published test *labels*, whose 36 points are rigid on
 each bone: the pivots between bones follow from them by least squares, and with them the
 places on the bones where NYU puts its 14 evaluated points. No depth image and no pose of
@@ -31,7 +31,7 @@ WRIST_LABELS = np.array([[-17.5, 0, 0], [17.5, 0, 0]], np.float32)
 
 # Joint limits (radians): finger (mcp flexion, abduction, pip flexion, dip flexion) and
 # thumb (radial abduction, palmar abduction, pronation, mcp flexion, ip flexion).
-FINGER_LIMITS = np.radians([[-25, 95], [-18, 18], [-5, 110], [-10, 80]]).astype(np.float32)
+FINGER_LIMITS = np.radians([[-25, 95], [-30, 26], [-5, 110], [-10, 80]]).astype(np.float32)
 THUMB_LIMITS = np.radians([[-25, 70], [-15, 60], [0, 90], [-15, 65], [-25, 85]]).astype(np.float32)
 
 
@@ -146,7 +146,7 @@ def _between(a: Array, b: Array, mm: Array | float) -> Array:
 def labels(points: HandPoints, shape: HandShape, skeleton: str) -> Float[Array, "J 3"]:
     """The joints of a data set on this hand, in the order of its `Skeleton` (mm, camera).
 
-    NYU's points are rigid on the bones, a little beyond the pivots (see `TEMPLATE` above);
+    NYU's points are rigid on the bones, a little beyond the pivots (see the module's docstring);
     ICVL's lie at the middle of the fingers' parts; MSRA's are the pivots.
     """
     p, s = points.fingers, shape.scale

@@ -97,8 +97,8 @@ def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array,
     noise = jax.random.normal(k[4], (4, 4)) * jnp.radians(jnp.array([11.0, 5.0, 11.0, 8.0]))
     mcp = jnp.radians(-6.0 + 80.0 * curl * knuckle) + noise[:, 0]
     pip = jnp.radians(3.0 + 100.0 * curl * hook) + noise[:, 2]
-    spread = jax.random.uniform(k[5], (), minval=-5.0, maxval=13.0)
-    fan = jnp.radians(spread * jnp.array([-1.2, -0.4, 0.15, 0.9]))
+    spread = jax.random.uniform(k[5], (), minval=-5.0, maxval=21.0)
+    fan = jnp.radians(spread * jnp.array([-1.2, -0.4, 0.2, 1.0]))
     # Bent knuckles leave no room for spreading.
     abduction = (fan + noise[:, 1]) * jnp.clip(jnp.cos(mcp), 0.15, 1.0)
     dip = 0.6 * pip + noise[:, 3]
@@ -108,11 +108,11 @@ def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array,
     where = jax.random.choice(k[6], 3, p=jnp.array([0.4, 0.25, 0.35]))
     middle = jnp.radians(
         jnp.array(
-            [[42.0, 12.0, 25.0, 8.0, 8.0], [22.0, 14.0, 30.0, 18.0, 15.0],
-             [8.0, 38.0, 55.0, 30.0, 35.0]]
+            [[45.0, 10.0, 25.0, 8.0, 8.0], [22.0, 14.0, 30.0, 18.0, 15.0],
+             [2.0, 38.0, 50.0, 32.0, 38.0]]
         )[where]
     )  # fmt: skip
-    width = jnp.radians(jnp.array([13.0, 12.0, 15.0, 15.0, 20.0]))
+    width = jnp.radians(jnp.array([14.0, 12.0, 18.0, 16.0, 24.0]))
     thumb = middle + width * jax.random.normal(k[7], (5,))
     fingers = jnp.clip(fingers, FINGER_LIMITS[:, 0], FINGER_LIMITS[:, 1])
     return fingers, jnp.clip(thumb, THUMB_LIMITS[:, 0], THUMB_LIMITS[:, 1])
@@ -181,10 +181,10 @@ def sample_rotation(key: PRNGKeyArray) -> Float[Array, "3 3"]:
 def sample_wrist(key: PRNGKeyArray) -> Float[Array, "2"]:
     """Flexion and radial deviation: relaxed, or bent back so that the arm hides behind the palm."""
     k = jax.random.split(key, 2)
-    wrist = jnp.radians(jnp.array([28.0, 10.0])) * jax.random.normal(k[0], (2,))
-    behind = jax.random.bernoulli(k[1], 0.3)
+    wrist = jnp.radians(jnp.array([28.0, 15.0])) * jax.random.normal(k[0], (2,))
+    behind = jax.random.bernoulli(k[1], 0.35)
     wrist = jnp.where(behind, wrist + jnp.array([-1.1, 0.0]), wrist)
-    return jnp.clip(wrist, jnp.array([-1.5, -0.4]), jnp.array([1.2, 0.5]))
+    return jnp.clip(wrist, jnp.array([-1.5, -0.65]), jnp.array([1.2, 0.5]))
 
 
 def sample_hand(

@@ -1,0 +1,86 @@
+"""How a model trained on synthetic hands does on the few real frames of the shared samples.
+
+    python -m launch.check_real --workdir=runs/quickstart [--data=../shared/data] [--out=DIR]
+
+Prints the mean error over the 14 labelled joints of NYU's first test frame, with the centre
+found in the depth image and with the published one, and the share of joints inside the hand
+over 100 unlabelled Kinect frames of a left hand. With `--out` it also leaves the overlays that
+`hpe_jax.predict` draws. One labelled frame is a sanity check, not a benchmark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from hpe_jax import camera as cameras
+from hpe_jax.datasets.centres import read_centres
+from hpe_jax.datasets.depth_io import read_depth
+from hpe_jax.hand.skeletons import NYU_COLUMNS
+from hpe_jax.predict import predict_frames
+from hpe_jax.predictor import Predictor
+from hpe_jax.training.checkpoints import load_model
+
+KINECT2 = np.array([363.9, 363.9, 255.4, 206.3], np.float32)
+
+
+def nyu_frame(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth, the 14 joints and the published refined centre of NYU's first test frame."""
+    columns = list(NYU_COLUMNS)
+    uvd = np.stack(
+        [
+            np.loadtxt(data / "nyu" / f"joint_1_{c}.csv", delimiter=",", max_rows=1)[columns]
+            for c in "uvd"
+        ],
+        -1,
+    ).astype(np.float32)
+    centre = read_centres(data / "nyu" / "center_test_refined.txt", y_up=True)[0]
+    depth = read_depth(data / "nyu" / "depth_1_0000001.png")
+    return depth, cameras.uvd_to_xyz(uvd, cameras.NYU.intrinsics), centre
+
+
+def check(workdir: str, data: Path, out: Path | None) -> dict[str, float]:
+    """The figures by name; see the module's docstring."""
+    predictor = Predictor(*load_model(workdir))
+    depth, true, published = nyu_frame(data)
+    figures: dict[str, float] = {}
+    for passes in (1, 2):
+        for name, centre in (("com", None), ("published", published)):
+            found = predictor(depth, cameras.NYU.intrinsics, centre=centre, passes=passes)
+            if found is None:
+                raise SystemExit("error: no hand found in NYU's first test frame")
+            error = np.linalg.norm(found.joints - true, axis=-1).mean()
+            figures[f"nyu_frame_1_mm ({name} centre, passes={passes})"] = float(error)
+        frames = sorted((data / "kinect2").glob("*.png"))
+        place = (out or Path(os.devnull)) / f"kinect2_passes{passes}"
+        if out is not None:
+            summary = predict_frames(predictor, frames, KINECT2, place, hand="left", passes=passes)
+            figures[f"kinect2_inside_hand (passes={passes})"] = summary["inside_hand"]
+            figures[f"kinect2_frames_per_second (passes={passes})"] = summary["frames_per_second"]
+        else:
+            inside = [
+                found.inside
+                for path in frames
+                if (found := predictor(read_depth(path), KINECT2, hand="left", passes=passes))
+            ]
+            figures[f"kinect2_inside_hand (passes={passes})"] = float(np.mean(inside))
+    return figures
+
+
+def main() -> None:
+    """Parse the arguments and print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--data", default=os.environ.get("HPE_SHARED_DATA", "../shared/data"))
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    figures = check(args.workdir, Path(args.data), Path(args.out) if args.out else None)
+    print(json.dumps({k: round(v, 3) for k, v in figures.items()}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
