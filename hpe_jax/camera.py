@@ -47,7 +47,7 @@ class CameraSpec(NamedTuple):
         return np.array(self[:4], np.float32)
 
 
-# The constants with which the field's tables are computed (see the README on evaluation).
+# The constants with which the field's published tables were computed (`metrics.protocols`).
 NYU = CameraSpec(588.03, 587.07, 320.0, 240.0, 640, 480)
 ICVL = CameraSpec(240.99, 240.96, 160.0, 120.0, 320, 240)
 MSRA = CameraSpec(241.42, 241.42, 160.0, 120.0, 320, 240)

@@ -20,10 +20,9 @@ from absl import flags
 if TYPE_CHECKING:
     import numpy as np
 
+    from hpe_jax.camera_flag import Camera
     from hpe_jax.metrics.files import Format, JointFile
     from hpe_jax.metrics.protocols import Protocol
-
-Camera = tuple[float, float, float, float]
 
 
 def define_flags() -> flags.FlagValues:
@@ -142,7 +141,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 def main(argv: list[str]) -> int:
     """Exit status of the command `argv`: 2 and one line on stderr for bad input."""
-    from hpe_jax.errors import InputError
+    from hpe_jax.errors import InputError, one_line
 
     if {"-h", "--help", "-help"} & set(argv):
         print(f"{__doc__}\nflags:\n{define_flags().get_help()}")
@@ -154,20 +153,21 @@ def main(argv: list[str]) -> int:
             raise InputError(f"{rest[0]}: unexpected, files are given with --predictions=FILE,FILE")
         _run(given)
     except (InputError, OSError, flags.Error) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("error: " + one_line(error), file=sys.stderr)
         return 2
     return 0
 
 
 def _run(given: flags.FlagValues) -> None:
     # Imported late, so that --help and a mistyped flag answer at once.
+    from hpe_jax.camera_flag import parse_camera
     from hpe_jax.errors import InputError
     from hpe_jax.metrics.protocols import PROTOCOLS, read_groundtruth
 
     for name in ("dataset", "groundtruth", "predictions"):
         if not given[name].value:
             raise InputError(f"--{name}: missing, see --help")
-    camera = _parse_camera(given.camera)
+    camera = parse_camera(given.camera, negative_fy=True) if given.camera is not None else None
     protocol = PROTOCOLS[given.dataset]
     truth = read_groundtruth(protocol, given.groundtruth)
     if len(truth.values) != protocol.frames:
@@ -211,20 +211,6 @@ def _write(
     shown = short if len(short) == len(errors) else errors
     plots.success_curve(out / "success_curve.png", shown, title)
     plots.per_joint(out / "per_joint.png", shown, protocol.skeleton.joints, title)
-
-
-def _parse_camera(values: list[str] | None) -> Camera | None:
-    from hpe_jax.errors import InputError
-
-    if values is None:
-        return None
-    try:
-        fx, fy, cx, cy = (float(v) for v in values)
-    except ValueError as e:
-        raise InputError(f"--camera={','.join(values)}: expected four numbers fx,fy,cx,cy") from e
-    if not (0 < fx < float("inf") and 0 < abs(fy) < float("inf")) or cx != cx or cy != cy:
-        raise InputError(f"--camera={','.join(values)}: expected fx > 0 and fy other than 0")
-    return fx, fy, cx, cy
 
 
 def _names(paths: list[str]) -> dict[str, str]:

@@ -9,10 +9,8 @@ training is complete.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -38,21 +36,15 @@ def main(argv: list[str]) -> int:
     # After the flags, so that --help and slips of the pen answer at once.
     # A failed save ends in one clear line here; the checkpointer would log a traceback for it.
     logging.set_verbosity(logging.FATAL)
-    import jax
-
-    from hpe_jax.errors import InputError, TrainingError
+    from hpe_jax.compilation import use_cache
+    from hpe_jax.errors import InputError, TrainingError, one_line
     from hpe_jax.training import loop
 
-    cache = os.environ.get("HPE_JAX_CACHE", str(Path.home() / ".cache" / "hpe_jax"))
-    if cache:  # HPE_JAX_CACHE= switches the cache of compiled steps off.
-        jax.config.update("jax_compilation_cache_dir", cache)
+    use_cache()
     try:
         loop.run(_CONFIG.value, str(_WORKDIR.value))
-    except (InputError, TrainingError) as error:
-        return _fail(str(error))
-    except OSError as error:
-        # A write to an open file fails without the file's name.
-        return _fail(f"{error.filename or _WORKDIR.value}: {error.strerror or error}")
+    except (InputError, TrainingError, OSError) as error:
+        return _fail(one_line(error))
     return 0
 
 

@@ -6,19 +6,19 @@
 Every frame stands alone: find the hand (nearest surface, iterated centre of mass), cut a patch
 of native pixels about it, predict. A model knows right hands as its data set shows them; for
 `--hand=left` the image is mirrored, predicted, and the joints are mirrored back. `--hand=auto`
-predicts every frame both ways and keeps, for the whole input, the hand whose joints fit the
-depth better (`inside_hand`).
+predicts the first frames (100 that show a hand, or all) both ways, takes, for the whole input,
+the hand whose joints fit the depth of those better (`inside_hand`), and goes on with it.
 
 Below `--out`: `joints.jsonl` (a line a frame, written as soon as it is known, or, with
-`--hand=auto`, when the hand is decided), `summary.json`, `overlays/` and, for more than one
-frame, `animation.gif`.
+`--hand=auto`, as soon as the hand is decided), `summary.json`, `overlays/` and, for more than
+one frame, `animation.gif`. Nothing there is touched before a first frame could be read.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,13 @@ from absl import flags
 if TYPE_CHECKING:
     import numpy as np
 
-    from hpe_jax.metrics.recording import Prediction
     from hpe_jax.predictor import Predictor
+    from hpe_jax.recording import Prediction
 
 
 HANDS = ("right", "left", "auto")
+DECIDE_AFTER = 100
+"""Frames with a hand after which `--hand=auto` decides."""
 
 
 def predict_frames(
@@ -54,25 +56,37 @@ def predict_frames(
         stops everything, after what was predicted before it has been written.
 
     Raises:
-      InputError: a frame is unreadable, or a centre lies outside its frame.
+      InputError: a frame is unreadable, or a centre lies outside its frame; or not a single
+        frame could be read, and nothing has been written then.
     """
     import numpy as np
 
     from hpe_jax.datasets.depth_io import read_depth
     from hpe_jax.datasets.patches import outside_frame
     from hpe_jax.errors import InputError
-    from hpe_jax.metrics.recording import Writer
+    from hpe_jax.recording import Writer
 
     hands = ("right", "left") if hand == "auto" else (hand,)
     undecided: list[tuple[str, dict[str, Prediction | None]]] = []
+    shares: dict[str, float] = {}
     writer, size, warm = Writer(out, predictor.skeleton), None, False
-    unreadable, failed, reading = 0, None, 0.0
+    unreadable, failed, seconds = 0, None, 0.0
+
+    def decide() -> None:
+        nonlocal hands
+        shares.update({h: _mean_inside([found[h] for _, found in undecided]) for h in hands})
+        hands = (max(hands, key=lambda h: shares[h]),)
+        for name, found in undecided:
+            writer.add(name, found[hands[0]])
+        undecided.clear()
 
     def keep(name: str, found: dict[str, Prediction | None]) -> None:
-        if hand == "auto":
-            undecided.append((name, found))
-        else:
-            writer.add(name, found[hand])
+        if len(hands) == 1:
+            writer.add(name, found[hands[0]])
+            return
+        undecided.append((name, found))
+        if sum(any(each.values()) for _, each in undecided) == DECIDE_AFTER:
+            decide()
 
     for i, path in enumerate(frames):
         begun = time.perf_counter()
@@ -86,8 +100,9 @@ def predict_frames(
             print(f"skipped: {error}", file=sys.stderr)
             keep(path.name, dict.fromkeys(hands))
             continue
-        reading += time.perf_counter() - begun
+        seconds += time.perf_counter() - begun
         size = depth.shape
+        writer.open()
         centre = None if centres is None else centres[i]
         if centre is not None and np.isnan(centre).any():
             keep(path.name, dict.fromkeys(hands))
@@ -99,21 +114,30 @@ def predict_frames(
         how: dict[str, Any] = {"centre": centre, "passes": passes}
         if not warm:  # Compiles, which no frame's latency should contain.
             warm = predictor(depth, camera, hand=hands[0], **how) is not None
-        keep(path.name, {h: predictor(depth, camera, hand=h, **how) for h in hands})
+        found = {h: predictor(depth, camera, hand=h, **how) for h in hands}
+        seconds += sum(p.latency_ms for p in found.values() if p is not None) / 1000
+        if (seen := found[hands[0]]) is not None:  # Both hands are drawn on the same square.
+            found = {h: p and replace(p, view=seen.view) for h, p in found.items()}
+        keep(path.name, found)
 
+    if size is None:
+        raise InputError(
+            str(failed)
+            if failed
+            else f"none of the {len(frames)} frames could be read, nothing "
+            f"was written; the first is {frames[0]}"
+        )
+    if len(hands) > 1:
+        decide()
     extra: dict[str, Any] = {"skeleton": predictor.skeleton_name, "cube_mm": predictor.cube_mm}
-    if hand == "auto":
-        shares = {h: _mean_inside([found[h] for _, found in undecided]) for h in hands}
-        hand = max(hands, key=lambda h: shares[h])
+    if shares:
         extra["inside_hand_by_hand"] = shares
-        for name, found in undecided:
-            writer.add(name, found[hand])
-    # Reading and predicting; not compiling, nor drawing and writing pictures.
-    seconds = reading + sum(writer.latency) / 1000
     extra |= {
         "frames_unreadable": unreadable,
+        # Reading and predicting, with --hand=auto both hands where both were predicted; not
+        # compiling, nor drawing and writing pictures.
         "frames_per_second": len(writer.latency) / seconds if writer.latency else None,
-        "hand": hand,
+        "hand": hands[0],
         "centre": "com" if centres is None else "file",
         "passes": passes,
     }
@@ -130,7 +154,7 @@ def _mean_inside(found: list[Prediction | None]) -> float:
 
 def main(argv: list[str]) -> int:
     """Exit status of the command `argv`: 2 and one line on stderr for bad input."""
-    from hpe_jax.errors import InputError
+    from hpe_jax.errors import InputError, one_line
 
     if {"-h", "--help", "-help"} & set(argv):
         print(f"{__doc__}\nflags:\n{make_flags().get_help()}")
@@ -142,13 +166,16 @@ def main(argv: list[str]) -> int:
             raise InputError(f"{rest[0]}: unexpected, frames are given with --input=FILE or DIR")
         _run(given)
     except (InputError, OSError, flags.Error) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("error: " + one_line(error), file=sys.stderr)
         return 2
     return 0
 
 
 def _run(given: flags.FlagValues) -> None:
     # Imported late, so that --help and a mistyped flag answer at once.
+    import numpy as np
+
+    from hpe_jax.camera_flag import parse_camera
     from hpe_jax.datasets.centres import read_centres
     from hpe_jax.datasets.depth_io import list_frames
     from hpe_jax.errors import InputError
@@ -158,7 +185,7 @@ def _run(given: flags.FlagValues) -> None:
     for name in ("workdir", "input", "out", "camera"):
         if not given[name].value:
             raise InputError(f"--{name}: missing, see --help")
-    camera = parse_camera(given.camera)
+    camera = np.array(parse_camera(given.camera), np.float32)
     if not given.depth_unit > 0:
         raise InputError(f"--depth_unit={given.depth_unit:g}: expected a positive number of mm")
     frames = list_frames(given.input)
@@ -166,14 +193,11 @@ def _run(given: flags.FlagValues) -> None:
     if given.centres:
         centres = read_centres(given.centres, y_up=given.centres_y_up, frames=len(frames))
 
-    import jax
-
-    cache = os.environ.get("HPE_JAX_CACHE", str(Path.home() / ".cache" / "hpe_jax"))
-    if cache:  # As in `main`; HPE_JAX_CACHE= switches the cache of compiled functions off.
-        jax.config.update("jax_compilation_cache_dir", cache)
+    from hpe_jax.compilation import use_cache
     from hpe_jax.predictor import Predictor
     from hpe_jax.training.checkpoints import load_model
 
+    use_cache()
     out = Path(given.out)
     summary = predict_frames(
         Predictor(*load_model(given.workdir)), frames, camera, out,
@@ -188,7 +212,10 @@ def report(summary: dict[str, Any], out: Path, *, auto: bool) -> str:
     lines = []
     if auto:
         shares = " and ".join(f"{v:.1%} as {k}" for k, v in summary["inside_hand_by_hand"].items())
-        lines.append(f"taken for a {summary['hand']} hand: joints inside the hand {shares}")
+        lines.append(
+            f"taken for a {summary['hand']} hand: joints inside the hand {shares} "
+            "where both were tried"
+        )
     none = summary["frames_without_hand"]
     if none:
         lines.append(f"{none} of {summary['frames']} frames show no hand or were unreadable")
@@ -223,36 +250,13 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_float(
         "depth_unit", 1.0, "mm for one count of a 16-bit PNG or .npy", None, None, values
     )
-    flags.DEFINE_enum("hand", "right", HANDS, "which hand the frames show", values)
+    flags.DEFINE_enum(
+        "hand", "right", HANDS, "which hand; auto tries both on the first 100 frames", values
+    )
     flags.DEFINE_integer(
         "passes", 1, "2 predicts again about the mean of the joints found first", 1, 2, values
     )
     return values
-
-
-def parse_camera(values: list[str]) -> np.ndarray:
-    """`fx,fy,cx,cy` as (4,) float32.
-
-    Raises:
-      InputError: not four finite numbers, or a focal length that is not positive.
-    """
-    import numpy as np
-
-    from hpe_jax.errors import InputError
-
-    text = ",".join(values)
-    try:
-        camera = np.array([float(v) for v in values], np.float32)
-    except ValueError:
-        camera = np.empty(0, np.float32)
-    if camera.shape != (4,) or not np.isfinite(camera).all():
-        raise InputError(f"--camera={text}: expected four numbers fx,fy,cx,cy in pixels")
-    if (camera[:2] <= 0).any():
-        raise InputError(
-            f"--camera={text}: expected fx and fy > 0; y points down here, so a data set that "
-            "writes fy negative is given with its absolute value"
-        )
-    return camera
 
 
 if __name__ == "__main__":

@@ -9,30 +9,36 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from hpe_jax.camera import mirror_camera, mirror_x
+from hpe_jax.camera import cut_patch, mirror_camera, mirror_x, patch_corner
 from hpe_jax.datasets.patches import empty_cube, find_hand, hand_patch, outside_frame
 from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.base import Variables
 from hpe_jax.metrics.inside import inside_hand
-from hpe_jax.metrics.recording import Prediction
+from hpe_jax.recording import Prediction
 
 
 class Predictor:
     """A trained model that takes whole depth frames, one at a time."""
 
     def __init__(self, config: ConfigDict, variables: Variables) -> None:
-        if config.method.name not in METHODS:
-            raise InputError(
-                f"method.name={config.method.name!r}: expected one of {', '.join(METHODS)}"
-            )
-        self.skeleton_name = config.data.dataset
-        self.skeleton = SKELETONS[self.skeleton_name]
-        self.cube_mm = float(config.data.cube_mm)
-        self._cut = {"patch": config.data.patch, "extent_mm": config.data.extent_mm}
+        try:
+            name, self.skeleton_name = config.method.name, config.data.dataset
+            for given, known, key in (
+                (name, METHODS, "method.name"),
+                (self.skeleton_name, SKELETONS, "data.dataset"),
+            ):
+                if given not in known:
+                    raise InputError(f"{key}={given!r}: expected one of {', '.join(known)}")
+            self.skeleton = SKELETONS[self.skeleton_name]
+            self.cube_mm = float(config.data.cube_mm)
+            self._cut = {"patch": config.data.patch, "extent_mm": config.data.extent_mm}
+            method = METHODS[name](config.method, self.skeleton)
+        except AttributeError as error:
+            raise InputError(f"the model's config is not one of hpe_jax: {error}") from error
         self._variables = jax.device_put(variables)
-        self._predict = jax.jit(METHODS[config.method.name](config.method, self.skeleton).predict)
+        self._predict = jax.jit(method.predict)
 
     def __call__(
         self,
@@ -50,11 +56,13 @@ class Predictor:
           camera: (4,) fx, fy, cx, cy.
           hand: "right" or "left".
           centre: (3,) mm; None finds the hand.
-          passes: 2 predicts once more about the mean of the joints found first.
+          passes: 2 predicts once more about the mean of the joints found first; where there is
+            no depth the first answer stays.
 
         Returns:
           None if there is no hand: the frame, or the cube about `centre`, holds no reading.
         """
+        camera = np.asarray(camera, np.float32)
         begun = time.perf_counter()
         if centre is None:
             # In the frame as recorded: every k-th pixel of its mirror image would be others, and
@@ -62,6 +70,7 @@ class Predictor:
             centre = find_hand(depth, camera, self.cube_mm)
         if centre is None:
             return None
+        located = np.asarray(centre, np.float32)
         image, seen_by, left = depth, camera, hand == "left"
         if left:
             image, seen_by = depth[:, ::-1], np.asarray(mirror_camera(camera, depth.shape[1]))
@@ -73,19 +82,32 @@ class Predictor:
         for _ in range(1, passes):
             if outside_frame(joints.mean(0), seen_by, image.shape):
                 break  # Nonsense was predicted; a patch from there would make it no better.
-            example = hand_patch(image, joints.mean(0), seen_by, **self._cut)
-            joints = self._joints(example)
+            closer = hand_patch(image, joints.mean(0), seen_by, **self._cut)
+            if empty_cube(closer, self.cube_mm):
+                break
+            example, joints = closer, self._joints(closer)
         centre = example["centre"]
         if left:
             joints, centre = np.asarray(mirror_x(joints)), np.asarray(mirror_x(centre))
         latency = 1000 * (time.perf_counter() - begun)
+        corner = np.zeros(2, np.float32)
         return Prediction(
             joints=joints,
+            located=located,
             centre=centre,
-            inside=inside_hand(joints, depth, np.zeros(2), camera, centre, self.cube_mm),
+            inside=inside_hand(joints, depth, corner, camera, located, self.cube_mm),
+            inside_cube=inside_hand(joints, depth, corner, camera, centre, self.cube_mm),
             latency_ms=latency,
-            view=hand_patch(depth, centre, camera, **self._cut) if left else example,
+            view=self._view(depth, located, camera),
         )
+
+    def _view(
+        self, depth: np.ndarray, centre: np.ndarray, camera: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Every pixel of the square that the hand's cube covers."""
+        edge = int(np.clip(self.cube_mm * camera[:2].max() / centre[2], 16, max(depth.shape)))
+        corner = np.asarray(patch_corner(centre, camera, edge))
+        return {"depth": cut_patch(depth, corner, 1, edge), "corner": corner, "camera": camera}
 
     def _joints(self, example: dict[str, np.ndarray]) -> np.ndarray:
         batch = {name: value[None] for name, value in example.items()}

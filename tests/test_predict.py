@@ -11,10 +11,11 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from hpe_jax import methods
+from hpe_jax import methods, predict
 from hpe_jax.camera import NYU, mirror_x, xyz_to_uvd
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.patches import find_hand
+from hpe_jax.errors import InputError
 from hpe_jax.methods.base import Method
 from hpe_jax.predict import main
 from hpe_jax.predictor import Predictor
@@ -154,8 +155,30 @@ def test_given_centre_and_second_pass(predictor):
     np.testing.assert_allclose(one.centre, start)
     two = predictor(frame, CAMERA, centre=start, passes=2)
     np.testing.assert_allclose(two.centre, one.joints.mean(0), atol=1e-3)
+    np.testing.assert_array_equal(two.located, start)
     left = predictor(frame, CAMERA, centre=start, hand="left")
     np.testing.assert_allclose(left.centre, start, atol=1e-3)
+
+
+def test_second_pass_is_judged_about_the_located_centre(toy, variables):
+    """A model that walks away from the hand must not choose what counts as the hand."""
+    frame, _ = draw()
+    offsets = variables["params"]["offsets"]
+    walled = np.where((frame == 0) & (np.arange(WIDTH) > 420), 720, frame).astype(np.float32)
+    away = {"params": {"offsets": offsets + jnp.array([100.0, 0, 12])}}
+    found = Predictor(make_config(), away)(walled, CAMERA, passes=2)
+    assert found.inside == 0.0 and found.inside_cube > 0.3
+    # Where the second look finds nothing at all, the first answer stays.
+    away = {"params": {"offsets": offsets + jnp.array([260.0, 0, 12])}}
+    one, two = (Predictor(make_config(), away)(frame, CAMERA, passes=p) for p in (1, 2))
+    np.testing.assert_array_equal(one.joints, two.joints)
+    np.testing.assert_array_equal(two.centre, two.located)
+
+
+def test_camera_may_be_a_list(predictor):
+    frame, _ = draw()
+    given = predictor(frame, [float(c) for c in CAMERA])
+    np.testing.assert_array_equal(given.joints, predictor(frame, CAMERA).joints)
 
 
 def test_command(toy, workdir, recording, tmp_path, capsys):
@@ -210,6 +233,37 @@ def test_auto_finds_out_the_hand(toy, workdir, tmp_path, capsys, hand):
     assert len(lines_of(out)) == 2
 
 
+@pytest.mark.parametrize(("torn", "calls"), [(None, 6), (1, 2), (3, 5)])
+def test_auto_decides_on_the_first_frames(
+    toy, predictor, tmp_path, monkeypatch, recording, torn, calls
+):
+    """Then it goes on with one hand; what is known is written even if a frame is unreadable."""
+    folder, _ = recording
+    save(folder / "2.png", draw(u=320)[0])
+    frames = sorted(folder.iterdir())
+    if torn is not None:
+        frames[torn].write_bytes(b"nothing")
+    monkeypatch.setattr(predict, "DECIDE_AFTER", 2)
+    asked = []
+
+    def counting(*given, hand, **more):
+        asked.append(hand)
+        return predictor(*given, hand=hand, **more)
+
+    for name in ("skeleton", "skeleton_name", "cube_mm"):
+        setattr(counting, name, getattr(predictor, name))
+    out = tmp_path / "out"
+    if torn is None:
+        summary = predict.predict_frames(counting, frames, CAMERA, out, hand="auto")
+        assert summary["hand"] == "right" and summary["frames"] == 4
+    else:
+        with pytest.raises(InputError, match=f"the {torn} frames before it"):
+            predict.predict_frames(counting, frames, CAMERA, out, hand="auto")
+    # One more than a frame and hand: the first call compiles.
+    assert len(asked) == calls + 1 and asked.count("left") == min(torn or 2, 2)
+    assert len(lines_of(out)) == (4 if torn is None else torn)
+
+
 def test_centre_file(toy, workdir, recording, tmp_path, capsys):
     folder, shown = recording
     centres = np.array([joints.mean(0) for joints in shown])
@@ -247,6 +301,33 @@ def test_unreadable_frame_stops_but_keeps_what_was_there(toy, workdir, recording
     assert len(lines) == 4 and lines[1]["joints_mm"] is None and lines[3]["joints_mm"]
     assert json.loads((out / "summary.json").read_text())["frames_unreadable"] == 1
     assert "skipped: " in capsys.readouterr().err
+
+
+def test_earlier_results_stay_until_a_frame_was_read(toy, workdir, recording, tmp_path, capsys):
+    folder, _ = recording
+    out = tmp_path / "out"
+    assert command(workdir, folder, out, FLAG) == 0
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    for path in folder.iterdir():
+        path.write_bytes(b"nothing")
+    assert "0.png: truncated or unreadable PNG" in failure(capsys, workdir, folder, out, FLAG)
+    assert command(workdir, folder, out, FLAG, "--skip_unreadable") == 2
+    assert "none of the 4 frames could be read" in capsys.readouterr().err
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert command(workdir, folder, tmp_path / "new", FLAG) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_pictures_are_the_hand_s_cube(toy, workdir, recording, tmp_path):
+    """Of one size whatever the recording, and filled by the hand."""
+    out = tmp_path / "out"
+    assert command(workdir, recording[0], out, FLAG) == 0
+    for path in (out / "overlays").iterdir():
+        with Image.open(path) as picture:
+            assert picture.size == (512, 512)
+            lit = np.asarray(picture).max(-1) > 60
+        # The drawn hand is 120 pixels of 210 high and 120 wide.
+        assert 0.5 < np.ptp(np.nonzero(lit)[0]) / 512 < 0.75
 
 
 def test_frames_of_another_size(toy, workdir, recording, tmp_path, capsys):

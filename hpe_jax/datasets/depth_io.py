@@ -86,6 +86,9 @@ def _read_npy(path: Path) -> np.ndarray:
         depth = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise InputError(f"{path}: unreadable .npy file ({_reason(error, path)})") from error
+    if not isinstance(depth, np.ndarray):  # The suffix does not matter to NumPy.
+        depth.close()
+        raise InputError(f"{path}: expected one array as .npy, found an archive of them (.npz)")
     if depth.ndim != 2 or depth.dtype.kind not in "uif":
         raise InputError(
             f"{path}: expected a 2-D array of numbers, found {depth.dtype} {depth.shape}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -15,10 +16,10 @@ from hpe_jax.camera import (
     cut_patch,
     decimate,
     decimation_for,
-    depth_to_points,
     patch_corner,
     xyz_to_uvd,
 )
+from hpe_jax.kernels.localise import localise, segment_hand
 
 # The hand is looked for in an image about this wide: a hand of 250 mm still covers hundreds
 # of pixels there, and a search costs a sixteenth of what it would on a VGA frame.
@@ -68,24 +69,27 @@ def find_hand(
     Runs `kernels.localise` on every k-th pixel, k such that about `SEARCH_WIDTH` columns are
     left. The k-th pixels of each frame are exactly what `hand_patch` cuts from for that k.
     """
-    import jax
-
     step = max(1, round(depth.shape[1] / SEARCH_WIDTH))
     small = np.ascontiguousarray(depth[::step, ::step], np.float32)
     scaled = decimate(np.asarray(camera, np.float32), step)
+    # On the CPU: reader threads must not queue behind the training step of an accelerator.
     # Explicit transfers: the training loop forbids the implicit ones.
-    arguments = jax.device_put((small, np.zeros(2, np.float32), scaled, np.float32(cube_mm)))
-    centre = np.asarray(jax.device_get(_localise()(*arguments)), np.float32)
+    arguments = jax.device_put(
+        (small, np.zeros(2, np.float32), scaled, np.float32(cube_mm)), _host()
+    )
+    centre = np.asarray(jax.device_get(_localise(*arguments)), np.float32)
     return centre if np.isfinite(centre).all() and centre[2] > 0 else None
 
 
+_localise = jax.jit(localise)
+
+
 @functools.cache
-def _localise():
-    import jax
-
-    from hpe_jax.kernels.localise import localise
-
-    return jax.jit(localise)
+def _host() -> jax.Device:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out.
+        return jax.local_devices()[0]
 
 
 def outside_frame(
@@ -101,6 +105,5 @@ def outside_frame(
 
 def empty_cube(example: dict[str, np.ndarray], cube_mm: float) -> bool:
     """Whether a patch from `hand_patch` has no reading inside the hand's cube."""
-    points = depth_to_points(example["depth"], example["corner"], example["camera"])
-    inside = (np.abs(points - example["centre"]) <= cube_mm / 2).all(-1)
-    return not bool((inside & (example["depth"] > 0)).any())
+    depth, corner, camera = (example[name] for name in ("depth", "corner", "camera"))
+    return not bool(np.any(segment_hand(depth, corner, camera, example["centre"], cube_mm)))

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from hpe_jax.camera import depth_to_points, xyz_to_uvd
+from hpe_jax.camera import xyz_to_uvd
+from hpe_jax.kernels.localise import segment_hand
 
 # Joints lie inside the flesh: at the surface at the least, a thick hand behind it at most.
 DEPTH_BEHIND_MM = 40.0
-
-
-def segment_hand(
-    depth: Float[np.ndarray, "H W"],
-    corner: Float[np.ndarray, "2"],
-    camera: Float[np.ndarray, "4"],
-    centre: Float[np.ndarray, "3"],
-    cube_mm: float,
-) -> Bool[np.ndarray, "H W"]:
-    """The hand's pixels: those with a reading inside the hand's cube about `centre`."""
-    points = depth_to_points(depth, np.asarray(corner), np.asarray(camera))
-    inside = (np.abs(points - np.asarray(centre)) <= cube_mm / 2).all(-1)
-    return inside & (depth > 0)
 
 
 def inside_hand(
@@ -46,7 +34,8 @@ def inside_hand(
       A fraction, 0-1. A joint whose nearest pixel is outside the patch, has no reading, or
       shows something other than the hand is not inside.
     """
-    hand = segment_hand(depth, corner, camera, centre, cube_mm)
+    corner, camera, centre = np.asarray(corner), np.asarray(camera), np.asarray(centre)
+    hand = np.asarray(segment_hand(depth, corner, camera, centre, cube_mm))
     joints = np.asarray(joints, np.float64)
     visible = joints[:, 2] > 0
     # A joint behind the camera projects nowhere; 1 only keeps the division defined.

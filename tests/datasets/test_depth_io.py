@@ -87,12 +87,15 @@ def test_wrong_kinds_are_refused(tmp_path):
     Image.fromarray(colour).save(tmp_path / "packed.png")
     np.save(tmp_path / "cube.npy", np.ones((2, 2, 2)))
     np.save(tmp_path / "words.npy", np.array([["a"]]))
+    np.savez(tmp_path / "many.npz", depth=np.ones((2, 2)))
+    (tmp_path / "many.npz").rename(tmp_path / "many.npy")
     (tmp_path / "notes.txt").write_text("0")
     for name, expected in {
         "rgb.png": "a colour image; expected depth",
         "grey.png": "found mode L",
         "cube.npy": "expected a 2-D array",
         "words.npy": "expected a 2-D array",
+        "many.npy": "expected one array as .npy, found an archive",
         "notes.txt": "expected a depth frame as .png or .npy",
         "missing.png": "no such depth frame",
     }.items():

@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpe_jax.metrics.inside import inside_hand, segment_hand
+from hpe_jax.kernels.localise import segment_hand
+from hpe_jax.metrics.inside import inside_hand
 
 CAMERA = np.array([100.0, 110.0, 20.0, 16.0])
 CORNER = np.array([4.0, 3.0])

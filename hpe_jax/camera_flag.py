@@ -1,0 +1,36 @@
+"""`--camera=fx,fy,cx,cy`, as several commands take it; imports no accelerator."""
+
+from __future__ import annotations
+
+import math
+
+from hpe_jax.errors import InputError
+
+Camera = tuple[float, float, float, float]
+
+
+def parse_camera(values: list[str], *, negative_fy: bool = False) -> Camera:
+    """Intrinsics from the four words of the flag.
+
+    Args:
+      values: what stood between the commas.
+      negative_fy: whether fy may be negative, which says that numbers have y up.
+
+    Raises:
+      InputError: not four finite numbers, or a focal length that cannot be.
+    """
+    text = f"--camera={','.join(values)}"
+    try:
+        fx, fy, cx, cy = (float(value) for value in values)
+    except ValueError as error:
+        raise InputError(f"{text}: expected four numbers fx,fy,cx,cy in pixels") from error
+    if not all(math.isfinite(value) for value in (fx, fy, cx, cy)):
+        raise InputError(f"{text}: expected four numbers fx,fy,cx,cy in pixels, all finite")
+    if negative_fy and not (fx > 0 and fy != 0):
+        raise InputError(f"{text}: expected fx > 0 and fy other than 0")
+    if not negative_fy and not (fx > 0 and fy > 0):
+        raise InputError(
+            f"{text}: expected fx and fy > 0; y points down here, so a data set that "
+            "writes fy negative is given with its absolute value"
+        )
+    return fx, fy, cx, cy

@@ -1,0 +1,154 @@
+"""What `predict` leaves behind for a recording: joints, a summary, pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from hpe_jax.errors import naming
+from hpe_jax.hand.skeletons import Skeleton
+from hpe_jax.metrics.files import write_atomic
+from hpe_jax.metrics.overlay import overlay
+
+GIF_FRAMES = 300
+"""At most so many frames, evenly spaced, go into `animation.gif`."""
+
+PICTURE = 512
+"""Edge of a picture in pixels, whatever the recording's resolution."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is known of one frame; lengths in mm, camera space of the frame as recorded.
+
+    Attributes:
+      joints: (J, 3).
+      located: (3,), where the hand was found, or was said to be.
+      centre: (3,), where the model's cube was placed: `located`, or, in a second pass, the mean
+        of the joints found first.
+      inside: share of joints inside the hand, 0-1; the hand is segmented about `located`, which
+        does not depend on the joints that are judged.
+      inside_cube: the same, with the hand segmented about `centre`.
+      latency_ms: from the depth frame in memory to the joints in memory.
+      view: the square of the frame that a picture shows: `depth`, `corner`, `camera`.
+    """
+
+    joints: Float[np.ndarray, "J 3"]
+    located: Float[np.ndarray, " 3"]
+    centre: Float[np.ndarray, " 3"]
+    inside: float
+    inside_cube: float
+    latency_ms: float
+    view: dict[str, np.ndarray]
+
+
+class Writer:
+    """Everything below `--out`; lines and pictures are on disk as soon as they are added.
+
+    Nothing is made or replaced before `open`; lines added until then wait for it.
+    """
+
+    def __init__(self, out: Path, skeleton: Skeleton) -> None:
+        self._out, self._skeleton = out, skeleton
+        self._pictures = out / "overlays"
+        self._lines: TextIO | None = None
+        self._waiting: list[str] = []
+        self.drawn: list[Path] = []
+        self.inside: list[float] = []
+        self.inside_cube: list[float] = []
+        self.latency: list[float] = []
+        self.frames = 0
+
+    def open(self) -> None:
+        """Make the folder and begin `joints.jsonl` anew; does nothing the second time."""
+        if self._lines is None:
+            self._pictures.mkdir(parents=True, exist_ok=True)
+            self._lines = (self._out / "joints.jsonl").open("w")
+            for line in self._waiting:
+                self._write(line)
+            self._waiting.clear()
+
+    def add(self, name: str, found: Prediction | None) -> None:
+        """One frame; None if it shows no hand."""
+        line: dict[str, Any] = {"frame": name, "joints_mm": None, "centre_mm": None}
+        line |= {"located_mm": None, "inside_hand": None, "latency_ms": None}
+        if found is not None:
+            line["joints_mm"] = [[round(float(x), 3) for x in joint] for joint in found.joints]
+            line["centre_mm"] = [round(float(x), 3) for x in found.centre]
+            line["located_mm"] = [round(float(x), 3) for x in found.located]
+            line["inside_hand"] = round(found.inside, 4)
+            line["latency_ms"] = round(found.latency_ms, 3)
+            self.inside.append(found.inside)
+            self.inside_cube.append(found.inside_cube)
+            self.latency.append(found.latency_ms)
+        self._write(json.dumps(line) + "\n")
+        self.frames += 1
+        if found is not None:
+            stem = name.removesuffix(".png").removesuffix(".PNG")
+            self._draw(self._pictures / f"{stem}.png", found)
+
+    def close(self, extra: dict[str, Any]) -> dict[str, Any]:
+        """Write the summary and the animation; returns the summary."""
+        if self._lines is not None:
+            self._lines.close()
+        latency = sorted(self.latency)
+        summary = {
+            "frames": self.frames,
+            "frames_without_hand": self.frames - len(self.inside),
+            "inside_hand": _mean(self.inside),
+            "inside_hand_about_cube": _mean(self.inside_cube),
+            "latency_ms": latency[len(latency) // 2] if latency else None,
+            "joints": list(self._skeleton.joints),
+            **extra,
+        }
+        write_atomic(self._out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        if len(self.drawn) > 1:
+            self._animate()
+        return summary
+
+    def _write(self, line: str) -> None:
+        if self._lines is None:
+            self._waiting.append(line)
+            return
+        with naming(self._out / "joints.jsonl"):
+            self._lines.write(line)
+            self._lines.flush()
+
+    def _draw(self, path: Path, found: Prediction) -> None:
+        view = found.view
+        picture = overlay(
+            view["depth"], view["corner"], view["camera"], found.joints, self._skeleton,
+            scale=PICTURE / len(view["depth"]), middle_mm=float(found.located[2]),
+        )  # fmt: skip
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, format="png")
+        with naming(path):
+            path.write_bytes(buffer.getvalue())
+        self.drawn.append(path)
+
+    def _animate(self) -> None:
+        every = -(-len(self.drawn) // GIF_FRAMES)
+        first, *others = self.drawn[::every]
+
+        def frame(path: Path) -> Image.Image:
+            with Image.open(path) as picture:
+                return picture.convert("P", palette=Image.Palette.ADAPTIVE)
+
+        path = self._out / "animation.gif"
+        with naming(path):
+            # A generator: pictures of a long recording need not be in memory together.
+            frame(first).save(
+                path, save_all=True, append_images=(frame(p) for p in others),
+                duration=66 * every, loop=0,
+            )  # fmt: skip
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
