@@ -5,8 +5,9 @@
 Rows of the table it prints, medians of interleaved runs (ours, theirs, ours, theirs, ...):
 V2V-PoseNet's forward pass at 88^3, batch 1; a training step at 88^3, batch 1 (forward,
 squared error, backward, RMSProp); and, with a checkout of the public PyTorch implementation
-(github.com/dragonbook/V2V-PoseNet-pytorch) at `--reference`, voxelising a depth patch and
-computing its heatmaps, per sample. Needs torch (`pip install torch`); nothing else here does.
+(github.com/dragonbook/V2V-PoseNet-pytorch) at `--reference`, what both do with a depth patch
+of a rendered hand, as large as `configs/v2v_nyu.py` has it: its points, augmented voxels and
+heatmaps, per sample. Needs torch (`pip install torch`); nothing else here does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SIZE, JOINTS, SIGMA, CUBE = 88, 14, 1.7, 250.0
+SIZE, JOINTS = 88, 14
 
 
 def main() -> None:
@@ -47,12 +48,14 @@ def main() -> None:
     if args.reference:
         ours, theirs = _samples(Path(args.reference), batch=4)
         ours_s, theirs_s = _interleaved(ours, theirs, args.repeats)
-        rows.append(("voxels + heatmaps, 88^3 / 44^3, a sample", ours_s / 4, theirs_s / 4))
+        rows.append(
+            ("depth patch to voxels + heatmaps, 88^3 / 44^3, a sample", ours_s / 4, theirs_s / 4)
+        )
     print("| what | ours, ms | reference, ms | ours / reference |\n|---|---|---|---|")
     for name, ours_s, theirs_s in rows:
         print(f"| {name} | {1e3 * ours_s:.1f} | {1e3 * theirs_s:.1f} | {ours_s / theirs_s:.2f} |")
     if not args.reference:
-        print("| voxels + heatmaps | skipped: no --reference | | |")
+        print("| depth patch to voxels + heatmaps | skipped: no --reference | | |")
 
 
 def _limit(cores: int) -> None:
@@ -164,49 +167,85 @@ def _training():
 
 
 def _samples(reference: Path, batch: int):
-    """Augmented voxels and heatmaps of `batch` depth patches, as training does it."""
-    path = reference / "src" / "v2v_util.py"
-    if not path.exists():
-        sys.exit(f"error: {path} not found; --reference must be a checkout of V2V-PoseNet-pytorch")
-    spec = importlib.util.spec_from_file_location("reference_voxels", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Augmented voxels and heatmaps of `batch` rendered depth patches, as training does it."""
+    util = _module(reference / "src" / "v2v_util.py")
+    dataset = _module(reference / "datasets" / "msra_hand.py")
 
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
-    from hpe_jax.camera import depth_to_points
+    from hpe_jax.camera import xyz_to_uvd
     from hpe_jax.kernels.augment import draw_affine
     from hpe_jax.kernels.heatmaps import gaussian_heatmaps
     from hpe_jax.kernels.voxels import coarsen, make_grid, to_voxels, voxelise
+    from hpe_jax.synthetic import make_source
 
-    rng = np.random.default_rng(0)
-    depth = rng.uniform(640, 760, (batch, 96, 96)).astype(np.float32)
-    depth[rng.random(depth.shape) < 0.6] = 0  # a hand covers some 40 % of its patch
-    corner = np.full((batch, 2), [112.0, 72.0], np.float32)
-    camera = np.full((batch, 4), [294.0, 294.0, 160.0, 120.0], np.float32)
-    centre = np.full((batch, 3), [0.0, 0.0, 700.0], np.float32)
-    joints = (centre[:, None] + rng.uniform(-90, 90, (batch, JOINTS, 3))).astype(np.float32)
+    config = _config()
+    source = make_source(config.data, "train", 0)
+    hands = jax.jit(source.expand)(jax.device_put(source.load(np.arange(batch))))
+    size, (low, high) = config.method.input, config.method.scale
+    margin = config.method.canvas - size
 
-    def sample(depth, corner, camera, centre, joints, key):
-        affine = draw_affine(key, scale=(0.8, 1.2), rotation_deg=40.0, margin=8)
-        grid = make_grid(centre, CUBE, SIZE, **affine._asdict())
-        maps = gaussian_heatmaps(to_voxels(joints, coarsen(grid, 2)), SIZE // 2, SIGMA)
-        return voxelise(depth, corner, camera, grid, SIZE), maps
+    def sample(hand, key):
+        affine = draw_affine(
+            key, scale=(low, high), rotation_deg=config.method.rotation_deg, margin=margin
+        )
+        grid = make_grid(hand["centre"], hand["cube"], size, **affine._asdict())
+        where = to_voxels(hand["joints"], coarsen(grid, 2))
+        maps = gaussian_heatmaps(where, size // 2, config.method.sigma)
+        return voxelise(hand["depth"], hand["corner"], hand["camera"], grid, size), maps
 
     run = jax.jit(jax.vmap(sample))
-    inputs = [jnp.asarray(a) for a in (depth, corner, camera, centre, joints)]
     keys = jax.random.split(jax.random.key(0), batch)
-    points = [p[p[..., 2] > 0] for p in depth_to_points(depth, corner, camera)]
-    voxelisation = module.V2VVoxelization(CUBE, augmentation=True)
+
+    # The reference looks along the middle of its image, y up, and counts pixels from one.
+    depth, camera = np.asarray(hands["depth"]), np.asarray(hands["camera"])
+    height, width = depth.shape[1:]
+
+    def to_reference(name):
+        points = np.asarray(hands[name]).reshape(batch, -1, 3)
+        uvd = xyz_to_uvd(points, camera[:, None])
+        uv = uvd[..., :2] - np.asarray(hands["corner"])[:, None] + 1
+        focal = camera[:, None, 0], camera[:, None, 1]
+        world = dataset.pixel2world(uv[..., 0], uv[..., 1], uvd[..., 2], width, height, *focal)
+        return np.stack(world, -1)
+
+    centres, joints = to_reference("centre")[:, 0], to_reference("joints")
+    voxelisation = util.V2VVoxelization(config.data.cube_mm, augmentation=True)
+
+    def cloud(n):
+        # Its own loader keeps the pixels without a reading, as points far behind the hand.
+        points = dataset.depthmap2points(depth[n], *camera[n, :2]).reshape(-1, 3)
+        return points[points[:, 2] > 0]
 
     def theirs():
         for n in range(batch):
-            voxelisation({"points": points[n], "keypoints": joints[n], "refpoint": centre[n]})
+            voxelisation({"points": cloud(n), "keypoints": joints[n], "refpoint": centres[n]})
 
-    return lambda: jax.block_until_ready(run(*inputs, keys)), theirs
+    # The same job: without augmentation both must fill the same number of voxels, nearly.
+    plain = jax.jit(jax.vmap(voxelise, (0, 0, 0, 0, None)), static_argnums=4)
+    grids = make_grid(hands["centre"], hands["cube"], size)
+    filled = float(plain(depth, hands["corner"], hands["camera"], grids, size).sum())
+    still = util.V2VVoxelization(config.data.cube_mm, augmentation=False)
+    there = sum(still.voxelize(cloud(n), centres[n]).sum() for n in range(batch))
+    if abs(filled - there) > 0.02 * there:
+        sys.exit(f"error: {filled:.0f} voxels filled here, {there:.0f} by the reference")
+    return lambda: jax.block_until_ready(run(hands, keys)), theirs
+
+
+def _module(path: Path):
+    if not path.exists():
+        sys.exit(f"error: {path} not found; --reference must be a checkout of V2V-PoseNet-pytorch")
+    spec = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _config():
+    """The paper's."""
+    return _module(Path(__file__).resolve().parents[1] / "configs" / "v2v_nyu.py").get_config()
 
 
 if __name__ == "__main__":
