@@ -4,11 +4,11 @@ The palm frame has its origin at the middle of the wrist, x from the little fing
 index (radial), y from the wrist to the fingers and n = x × y out of the palm, so that this
 is a right hand. All lengths are millimetres, all angles radians.
 
-The proportions (`MCP` to `WRIST_LABELS` below) are those of an adult hand 215 mm long from wrist to middle
-finger tip. They were measured on NYU's published test *labels*, whose 36 points are rigid on
-each bone: the pivots between bones follow from them by least squares, and with them the
-places on the bones where NYU puts its 14 evaluated points. No depth image and no pose of
-any data set went into this file.
+The proportions (`MCP` to `WRIST_LABELS` below) are those of an adult hand, 215 mm long from
+the wrist to the tip of the middle finger. They were measured on NYU's published test
+*labels*, whose 36 points are rigid on each bone: the pivots between bones follow from them by
+least squares, and with them the places on the bones where NYU puts its 14 evaluated points.
+No depth image and no pose of any data set went into this file.
 """
 
 from __future__ import annotations

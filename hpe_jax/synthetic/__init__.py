@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from hpe_jax import camera as cameras
+from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch, Source
 from hpe_jax.hand.kinematics import labels, place
 from hpe_jax.hand.skeletons import SKELETONS
@@ -84,11 +85,15 @@ def render_frame(
     if sensor:
         depth = sense(k[3], depth, middle[2] / camera[0])
     if centre == "com":
-        found = localise(depth, corner, camera, cube_mm)
+        # Whole frames are searched coarsely too (`datasets.patches.find_hand`).
+        every = max(1, patch // 64)
+        found = localise(
+            depth[::every, ::every], corner / every, cameras.decimate(camera, every), cube_mm
+        )
     elif centre == "gt":
         found = middle
     else:
-        raise ValueError(f"synthetic hands offer the centres com and gt, not {centre!r}")
+        raise ValueError(f"unknown centre {centre!r}, expected com or gt")
     found = jnp.where(found[2] > 0.0, found, middle)
     if not test:
         found = found + centre_jitter_mm * jax.random.normal(k[4], (3,))
@@ -110,7 +115,13 @@ def make_source(config: Any, split: str, seed: int) -> Source:
       config: the `data` section of an experiment; see `configs/v2v_nyu.py`.
       split: "train" (endless) or "test" (2,048 frames, whatever the seed).
       seed: of the training frames.
+    Raises:
+      InputError: an unknown data set, or a centre that rendered frames do not have.
     """
+    if config.dataset not in VIEWS:
+        raise InputError(f"data.dataset={config.dataset!r}: expected one of {sorted(VIEWS)}")
+    if config.centre not in ("com", "gt"):
+        raise InputError(f"data.centre={config.centre!r}: synthetic hands offer com and gt")
     frame = partial(
         render_frame,
         seed=seed,

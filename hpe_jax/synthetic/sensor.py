@@ -9,7 +9,33 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+
+CLUMPS = 28  # patches of one error along an image's side, some 12 mm wide
+
+
+def _bits(key: PRNGKeyArray, shape: tuple[int, int]) -> UInt32[Array, "H W"]:
+    """32 random bits a pixel: a multiply-and-shift hash of its number and one draw of the key.
+
+    `jax.random` would take longer for these pixels than the renderer does.
+    """
+    start, stride = jax.random.bits(key, (2,), jnp.uint32)
+    x = jnp.arange(shape[0] * shape[1], dtype=jnp.uint32).reshape(shape)
+    x = x * (stride | 1) + start
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return x ^ (x >> 16)
+
+
+def _uniform(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "H W"]:
+    return (_bits(key, shape) >> 8).astype(jnp.float32) / (1 << 24)
+
+
+def _normal(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "H W"]:
+    """Nearly normal numbers: the sum of four random bytes, centred and scaled."""
+    bits = _bits(key, shape)
+    total = sum(((bits >> s) & 255).astype(jnp.float32) for s in (0, 8, 16, 24))
+    return (total - 510.0) / 147.8
 
 
 def sense(
@@ -26,9 +52,10 @@ def sense(
     k = jax.random.split(key, 9)
     strength = jax.random.uniform(k[8], ())
     # Fringe: a pixel reads the depth a little beside it.
-    jitter = jax.random.normal(k[0], (2, h, w)) * (0.5 + 2.0 * strength) / pixel_mm
-    row = jnp.clip(jnp.arange(h)[:, None] + jnp.round(jitter[0]).astype(int), 0, h - 1)
-    column = jnp.clip(jnp.arange(w)[None, :] + jnp.round(jitter[1]).astype(int), 0, w - 1)
+    fringe = (0.5 + 2.0 * strength) / pixel_mm
+    down, right = (jnp.round(fringe * _normal(k[i], (h, w))).astype(int) for i in (0, 7))
+    row = jnp.clip(jnp.arange(h)[:, None] + down, 0, h - 1)
+    column = jnp.clip(jnp.arange(w)[None, :] + right, 0, w - 1)
     z = depth[row, column]
     seen = z > 0.0
     # Drop-outs: at edges with high probability, on steep surfaces with some, anywhere rarely.
@@ -36,19 +63,18 @@ def sense(
         jnp.abs(z - jnp.roll(z, 1, 0)), jnp.abs(z - jnp.roll(z, 1, 1))
     ) / jnp.maximum(pixel_mm, 1e-3)
     lose = 0.004 + strength * jnp.where(steep > 6.0, 0.3, jnp.clip(0.06 * (steep - 1.5), 0.0, 0.2))
-    seen &= jax.random.uniform(k[1], (h, w)) > lose
+    seen &= _uniform(k[1], (h, w)) > lose
     # Holes: a few small discs.
     at = jax.random.uniform(k[2], (3, 2), maxval=jnp.array([h, w], jnp.float32))
-    radius = jax.random.uniform(k[3], (3,), minval=-4.0, maxval=3.0 + 3.0 * strength)
+    radius = jax.random.uniform(k[3], (3,), minval=-16.0, maxval=12.0 + 12.0 * strength) / pixel_mm
     rows, columns = jnp.arange(h)[:, None, None], jnp.arange(w)[None, :, None]
     far = jnp.hypot(rows - at[:, 0], columns - at[:, 1])
     seen &= (far > radius).all(-1)
     # Noise in clumps (sensors smooth), then the sensor's depth steps.
     scale = (z / 700.0) ** 2
-    fine = jax.random.normal(k[4], (h, w)) * 0.6
-    coarse = jax.image.resize(jax.random.normal(k[5], (h // 4, w // 4)), (h, w), "linear") * (
-        0.5 + 2.5 * strength
-    )
+    fine = 0.6 * _normal(k[4], (h, w))
+    clumps = jax.random.normal(k[5], (CLUMPS, CLUMPS)) * (0.5 + 2.5 * strength)
+    coarse = jax.image.resize(clumps, (h, w), "linear")
     z = z + scale * (fine + coarse)
     step = jax.random.uniform(k[6], (), minval=0.125, maxval=1.6) * scale
     z = jnp.round(z / jnp.maximum(step, 0.1)) * jnp.maximum(step, 0.1)
