@@ -16,12 +16,16 @@ A `Source` says where batches come from. Its two halves let the same training st
 recorded and rendered data: `load` runs on the host and may touch a disk, `expand` is pure,
 runs inside the jitted step and may render. The order of examples is a function of (seed,
 step) alone, so a resumed run sees what an uninterrupted one would have seen.
+
+Examples are numbered without end: a source of `size` frames shows frame `number % size`, and
+may let everything random about an example, such as the jitter of its centre, follow from the
+whole number, so that no two epochs show the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,8 +45,9 @@ class Source:
       centre: where hand centres come from: "gt", "com", "refined" or "file".
       skeleton: key into `hand.skeletons.SKELETONS`.
       camera: (4,) intrinsics with which results are written as uvd.
-      load: host function, (N,) int64 indices -> dict of arrays with leading axis N.
+      load: host function, (N,) int64 numbers of examples -> dict of arrays with leading axis N.
       expand: pure function, what `load` returned (on the device) -> batch.
+      skipped: frames that were found unusable so far and replaced by others; `load` adds to it.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Source:
     camera: np.ndarray
     load: Callable[[np.ndarray], dict[str, Any]]
     expand: Callable[[dict[str, Any]], Batch]
+    skipped: set[int] = field(default_factory=set)
 
     @property
     def synthetic(self) -> bool:
@@ -60,10 +66,10 @@ class Source:
 
 
 def epoch_indices(size: int | None, batch: int, seed: int, step: int) -> np.ndarray:
-    """Example indices of one training step, a function of its arguments alone.
+    """Numbers of the examples of one training step, a function of its arguments alone.
 
-    Endless sources count up. Finite ones are shuffled anew for each epoch; a batch that
-    reaches past the end of an epoch continues in the next one.
+    Endless sources count up. Finite ones are shuffled anew for each epoch, number `epoch * size
+    + index`; a batch that reaches past the end of an epoch continues in the next one.
     """
     position = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
     if size is None:
@@ -72,7 +78,7 @@ def epoch_indices(size: int | None, batch: int, seed: int, step: int) -> np.ndar
     for epoch in np.unique(position // size):
         here = position // size == epoch
         order = _permutation(size, seed, int(epoch))
-        out[here] = order[position[here] % size]
+        out[here] = epoch * size + order[position[here] % size]
     return out
 
 

@@ -6,6 +6,10 @@ from typing import Any
 
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
+from hpe_jax.hand.skeletons import SKELETONS
+
+CENTRES = ("gt", "com", "file", "refined")
+"""Where hand centres may come from; not every source offers each."""
 
 
 def make_source(data: Any, split: str, seed: int) -> Source:
@@ -18,10 +22,20 @@ def make_source(data: Any, split: str, seed: int) -> Source:
       seed: decides everything random about the examples.
 
     Raises:
-      InputError: a root is given for a data set that has no reader, or the reader refuses it.
+      InputError: a value that no source can use, a root for a data set that has no reader, or
+        data that the reader refuses.
     """
     if split not in ("train", "test"):
         raise InputError(f"split {split!r}: expected train or test")
+    for name in ("patch", "cube_mm", "extent_mm"):
+        if not data[name] > 0:
+            raise InputError(f"data.{name}={data[name]}: expected a positive number")
+    if not data.centre_jitter_mm >= 0:
+        raise InputError(f"data.centre_jitter_mm={data.centre_jitter_mm}: expected at least 0")
+    if data.dataset not in SKELETONS:
+        raise InputError(f"data.dataset={data.dataset!r}: expected one of {', '.join(SKELETONS)}")
+    if data.centre not in CENTRES:
+        raise InputError(f"data.centre={data.centre!r}: expected one of {', '.join(CENTRES)}")
     if not data.root:
         from hpe_jax import synthetic
 

@@ -59,7 +59,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         `patch`, `extent_mm`, `centre_jitter_mm`, `skip_unreadable`, `view` (default 1).
       split: "train" or "test". Only training centres are jittered, and only training frames
         may be skipped.
-      seed: with an example's index, decides that example's jitter.
+      seed: with an example's number (see `frames`), decides that example's jitter.
 
     Raises:
       InputError: data that is missing, not where it is expected, or inconsistent. A frame
@@ -80,6 +80,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         camera=cameras.NYU.intrinsics,
         load=examples.load,
         expand=lambda loaded: loaded,
+        skipped=examples.skipped,
     )
 
 
@@ -197,12 +198,16 @@ class _Examples:
 
             return from_file
         if data.centre == "com":
+            found = np.full((len(self.frames), 3), np.nan, np.float32)
 
             def from_depth(i: int, depth: np.ndarray) -> np.ndarray:
-                centre = find_hand(depth, camera, float(self.cube[i]))
-                if centre is None:
-                    raise InputError(f"{self.frames[i]}: no hand found in this frame")
-                return centre
+                # Found once; two threads that both look find the same.
+                if np.isnan(found[i]).any():
+                    centre = find_hand(depth, camera, float(self.cube[i]))
+                    if centre is None:
+                        raise InputError(f"{self.frames[i]}: no hand found in this frame")
+                    found[i] = centre
+                return found[i]
 
             return from_depth
         if data.centre == "refined":
@@ -211,8 +216,9 @@ class _Examples:
             )
         raise InputError(f"data.centre={data.centre}: expected one of {', '.join(CENTRES)}")
 
-    def read(self, index: int) -> dict[str, np.ndarray]:
+    def read(self, number: int) -> dict[str, np.ndarray]:
         """One example; InputError naming the frame if it cannot be used."""
+        index = number % len(self.frames)
         size = (cameras.NYU.height, cameras.NYU.width)
         depth = read_depth(self.frames[index], size=size)
         centre = np.asarray(self.centre(index, depth), np.float32)
@@ -222,8 +228,8 @@ class _Examples:
                 f"({self.centre_name}) is outside the frame"
             )
         if self.jitter_mm:
-            # By (seed, index): another run, or a resumed one, sees the same centre.
-            noise = np.random.default_rng([self.seed, index]).normal(0, self.jitter_mm, 3)
+            # By (seed, number): a resumed run sees the same centre, another epoch another one.
+            noise = np.random.default_rng([self.seed, number]).normal(0, self.jitter_mm, 3)
             centre = centre + noise.astype(np.float32)
         example = hand_patch(
             depth, centre, cameras.NYU.intrinsics, patch=self.patch, extent_mm=self.extent_mm
@@ -239,12 +245,13 @@ class _Examples:
             "cube": self.cube[index],
         }
 
-    def read_or_next(self, index: int) -> dict[str, np.ndarray]:
+    def read_or_next(self, number: int) -> dict[str, np.ndarray]:
         """Like `read`; where skipping is allowed, the next usable frame stands in."""
+        epoch, index = divmod(number, len(self.frames))
         for attempt in range(_MAX_SKIPS):
             candidate = (index + attempt) % len(self.frames)
             try:
-                return self.read(candidate)
+                return self.read(epoch * len(self.frames) + candidate)
             except InputError as error:
                 if not self.skip:
                     raise
@@ -256,7 +263,7 @@ class _Examples:
         raise InputError(f"{self.frames[index]}: {_MAX_SKIPS} unusable frames in a row")
 
     def load(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """`Source.load`: the examples of these indices, stacked along a leading axis."""
+        """`Source.load`: the examples of these numbers, stacked along a leading axis."""
         wanted = [int(i) for i in indices]
         options = grain.ReadOptions(
             num_threads=min(_THREADS, len(wanted)), prefetch_buffer_size=max(1, len(wanted))

@@ -23,6 +23,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch
 from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.kernels.augment import draw_affine
@@ -111,22 +112,36 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
       skeleton: its joints, in order, are the heatmaps.
 
     Raises:
-      ValueError: for an input side not divisible by 8, a canvas smaller than it, or an
-        unknown decode or dtype.
+      InputError: for an input side not divisible by 8, a canvas smaller than it, an unknown
+        decode or dtype, or a number out of range.
     """
     size, margin = int(config.input), int(config.canvas) - int(config.input)
     if size < 8 or size % 8:
-        raise ValueError(f"method.input must be divisible by 8, got {size}")
+        raise InputError(f"method.input must be divisible by 8, got {size}")
     if margin < 0:
-        raise ValueError(f"method.canvas ({config.canvas}) is smaller than method.input ({size})")
-    if len(config.widths) != 4:
-        raise ValueError(f"method.widths needs 4 numbers, got {tuple(config.widths)}")
+        raise InputError(f"method.canvas ({config.canvas}) is smaller than method.input ({size})")
+    if len(config.widths) != 4 or min(config.widths) < 1:
+        raise InputError(f"method.widths needs 4 numbers, all at least 1, got {tuple(config.widths)}")
+    if len(config.scale) != 2 or not 0 < config.scale[0] <= config.scale[1]:
+        raise InputError(f"method.scale needs 0 < low <= high, got {tuple(config.scale)}")
+    if not config.sigma > 0:
+        raise InputError(f"method.sigma must be positive, got {config.sigma}")
+    for name in ("rotation_deg", "kernel_std", "output_std"):
+        if not config[name] >= 0:
+            raise InputError(f"method.{name} must be at least 0, got {config[name]}")
     if config.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"method.dtype must be float32 or bfloat16, got {config.dtype!r}")
+        raise InputError(f"method.dtype must be float32 or bfloat16, got {config.dtype!r}")
     out = size // POOL
     low, high = config.scale
     rotation_deg, sigma = float(config.rotation_deg), float(config.sigma)
-    decode = jax.vmap(decoder(config.decode, int(config.top_k)))
+    if config.decode == "topk" and not 1 <= config.top_k <= out**3:
+        raise InputError(f"method.top_k must be 1 to {out**3} voxels, got {config.top_k}")
+    if config.decode == "subvoxel" and out < 5:
+        raise InputError(f"method.decode=subvoxel needs method.input >= 16, got {size}")
+    try:
+        decode = jax.vmap(decoder(config.decode, int(config.top_k)))
+    except ValueError as error:
+        raise InputError(f"method.decode: {error}") from error
     net = V2VNet(len(skeleton), tuple(config.widths), jnp.dtype(config.dtype))
 
     def init(key: Array) -> Variables:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from hpe_jax.errors import InputError, TrainingError
+from hpe_jax.errors import InputError, TrainingError, naming
 from hpe_jax.methods.base import Variables
 from hpe_jax.training.state import State, eval_variables, leaf_name
 
 # What may differ between the run that wrote a checkpoint and the run that resumes it.
 FREE_KEYS = (
     *("steps", "epochs", "epoch_examples", "log_every", "checkpoint_every", "keep_checkpoints"),
-    *("test_frames", "eval_every", "eval_frames", "eval_batch", "init_from", "init_pattern"),
+    *("test_frames", "eval_every", "eval_batch", "init_from", "init_pattern"),
     *("method.decode", "method.top_k"),  # How heatmaps are read changes no parameter.
     *("data.root", "data.centre_file", "data.skip_unreadable"),
 )
@@ -38,6 +39,8 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int) -> None:
         self._directory = directory.absolute()
+        with naming(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
         self._orbax = ocp.training.Checkpointer(
             self._directory,
             # The default policy skips a save in silence while another one runs.
@@ -88,12 +91,12 @@ class Checkpoints:
         """The latest checkpoint, in the structure and placement of `state`; None without one.
 
         Raises:
-          InputError: it belongs to another experiment than `config` on data `source`.
+          InputError: it belongs to another experiment than `config` on data `source`, was not
+            written by this library, or is damaged.
         """
         if self.latest is None:
             return None
-        metadata = self._orbax.metadata(self.latest)
-        info = metadata.custom_metadata
+        shapes, info = _metadata(self._orbax, self._directory, self.latest)
         where = f"{self._directory}: holds step {self.latest} of another experiment: "
         hint = "; expected the same config, or another --workdir"
         if differences := _differences(info["config"], to_json(config)):
@@ -101,7 +104,7 @@ class Checkpoints:
         if info["source"] != source:
             raise InputError(f"{where}trained on {info['source']}, not {source}{hint}")
         wanted = _named(state)
-        there = {name: leaf.shape for name, leaf in _flatten(metadata.metadata).items()}
+        there = {name: leaf.shape for name, leaf in shapes.items()}
         for name in wanted | there:
             shape = wanted[name].shape if name in wanted else None
             if there.get(name) != shape:
@@ -109,7 +112,8 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _nest(wanted)
         )
-        loaded = _flatten(self._orbax.load(self.latest, abstract))
+        with _damage(self._directory, self.latest):
+            loaded = _flatten(self._orbax.load(self.latest, abstract))
         leaves = [loaded[name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(state), leaves), info
 
@@ -118,7 +122,8 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
     """Config and variables to predict with, from the latest checkpoint of a run.
 
     Raises:
-      InputError: `workdir` holds no checkpoint.
+      InputError: `workdir` holds no checkpoint, one that this library did not write, or a damaged
+        one.
     """
     directory = Path(workdir).absolute() / "checkpoints"
     if not directory.is_dir():
@@ -126,15 +131,55 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
     with ocp.training.Checkpointer(directory) as orbax:
         if orbax.latest is None:
             raise InputError(f"{directory}: holds no whole checkpoint")
-        metadata = orbax.metadata(orbax.latest)
+        step = orbax.latest.step
+        shapes, info = _metadata(orbax, directory, step)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-            for name, leaf in _flatten(metadata.metadata).items()
+            for name, leaf in shapes.items()
         }
-        tree = orbax.load(orbax.latest, _nest(abstract))
+        with _damage(directory, step):
+            tree = orbax.load(step, _nest(abstract))
     state = {"rest": {}, "ema": {}, **tree}
-    return from_json(metadata.custom_metadata["config"]), eval_variables(state)
+    if "params" not in state:
+        raise InputError(f"{directory}: step {step} holds no parameters, expected a run of hpe_jax")
+    return from_json(info["config"]), eval_variables(state)
+
+
+def any_in(directory: Path) -> bool:
+    """Whether a run's checkpoint directory holds a whole checkpoint; opens nothing."""
+    # Unfinished ones have other names until they are whole.
+    return directory.is_dir() and any(p.name.isdigit() for p in directory.iterdir())
+
+
+@contextlib.contextmanager
+def _damage(directory: Path, step: int) -> Iterator[None]:
+    """Turn whatever a missing or torn file leads the reader to into one clear line."""
+    try:
+        yield
+    except Exception as error:  # Many libraries read here, each with exceptions of its own.
+        raise InputError(
+            f"{directory}: the checkpoint of step {step} is damaged or not one of hpe_jax "
+            f"({_reason(error)}); expected a whole one, as a run leaves them. Removing {step}/ "
+            "lets an earlier one be used"
+        ) from error
+
+
+def _metadata(orbax: Any, directory: Path, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Shapes of a checkpoint's arrays by name, and what `Checkpoints.save` wrote beside them."""
+    with _damage(directory, step):
+        metadata = orbax.metadata(step)
+        shapes = _flatten(metadata.metadata)
+    info = metadata.custom_metadata
+    known = isinstance(info, dict) and {"step", "config", "source"} <= set(info)
+    if not known or not isinstance(info["config"], dict):
+        raise InputError(
+            f"{directory}: step {step} says nothing of a config, expected a checkpoint that "
+            "hpe_jax wrote"
+        )
+    if not all(hasattr(leaf, "shape") for leaf in shapes.values()):
+        raise InputError(f"{directory}: step {step} holds more than arrays, expected hpe_jax's")
+    return shapes, info
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:

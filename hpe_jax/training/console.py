@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,10 @@ import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
+from hpe_jax.errors import naming
 from hpe_jax.metrics.files import write_atomic
+
+log = logging.getLogger(__name__)
 
 
 class Log:
@@ -26,6 +30,7 @@ class Log:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("a", buffering=1)
         self._terminal = sys.stdout.isatty()
         self._shown = 0.0
@@ -40,11 +45,13 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("hpe_jax").removeHandler(self._warnings)
-        self._file.close()
+        with contextlib.suppress(OSError):  # `line` has raised it already.
+            self._file.close()
 
     def line(self, text: str) -> None:
         """A line that stays."""
-        self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        with naming(self._path):
+            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         print(("\r\x1b[K" if self._terminal else "") + text, flush=True)
 
     def status(self, text: str) -> None:
@@ -71,44 +78,79 @@ class History:
                     self.rows.append(row)
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
+    def has(self, step: int, name: str) -> bool:
+        """Whether figure `name` of `step` is known."""
+        return any(row["step"] == step and name in row for row in self.rows)
+
     def add(self, row: dict[str, Any]) -> None:
         """Append a row."""
         self.rows.append(row)
-        with self._path.open("a") as file:
+        with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
 class Board:
-    """Scalars and pictures for TensorBoard; use as a context manager."""
+    """Scalars and pictures for TensorBoard; use as a context manager.
+
+    They are written by a thread. When it dies (a full disk) the run is warned once and goes on
+    without: it would wait for ever for a dead thread to take what it gives.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._writer: SummaryWriter | None = None
+        self._thread: threading.Thread | None = None
+        self._dead = False
+        self._reason = ""
 
     def __enter__(self) -> Board:
+        self._hook, threading.excepthook = threading.excepthook, self._on_thread_error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is not None:
-            # What cannot be flushed (a full disk) should not hide the error that ends the run.
-            with contextlib.nullcontext() if kind is None else contextlib.suppress(Exception):
-                self._writer.close()
+        # What cannot be flushed should not hide the error that ends the run.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(Exception):
+            if self._alive() and self._writer is not None:
+                with naming(self._directory):
+                    self._writer.close()
+        threading.excepthook = self._hook
+
+    def _on_thread_error(self, args: threading.ExceptHookArgs) -> None:
+        if args.thread is self._thread:
+            self._reason = f" ({args.exc_value})"
+        else:
+            self._hook(args)
+
+    def _alive(self) -> bool:
+        if self._thread is not None and not self._thread.is_alive() and not self._dead:
+            self._dead = True
+            log.warning("%s: cannot be written any more%s", self._directory, self._reason)
+        return not self._dead
 
     def _at(self, step: int) -> SummaryWriter:
         if self._writer is None:
-            # What a killed run wrote from here on no longer counts.
-            self._writer = SummaryWriter(str(self._directory), purge_step=step)
+            # What a killed run wrote from here on no longer counts. The long queue leaves time
+            # to notice that nobody empties it.
+            with naming(self._directory):
+                self._writer = SummaryWriter(
+                    str(self._directory), purge_step=step, max_queue=10_000
+                )
+            events = self._writer.file_writer.event_writer
+            self._thread = events._worker
+            # Else the process, when it ends, waits for the queue to be emptied.
+            events._event_queue.cancel_join_thread()
         return self._writer
 
     def scalars(self, step: int, values: dict[str, Any], group: str) -> None:
         """One curve for each number."""
         for name, value in values.items():
-            if isinstance(value, (int, float)):
+            if isinstance(value, (int, float)) and self._alive():
                 self._at(step).add_scalar(f"{group}/{name}", value, step)
 
     def picture(self, step: int, image: UInt8[np.ndarray, "H W 3"], name: str) -> None:
         """An RGB picture."""
-        self._at(step).add_image(name, image, step, dataformats="HWC")
+        if self._alive():
+            self._at(step).add_image(name, image, step, dataformats="HWC")
 
 
 class Stop:

@@ -17,7 +17,7 @@ from hpe_jax.training.step import make_predict_step, replicated, to_devices
 PICTURES = 16
 """Frames whose depth is kept for pictures, evenly spaced over the split."""
 
-PICTURED = ("depth", "corner", "camera", "centre", "cube", "joints")
+PICTURED = ("depth", "corner", "camera")
 
 
 @dataclass(frozen=True)

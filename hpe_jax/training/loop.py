@@ -28,7 +28,14 @@ from hpe_jax.methods.base import Method
 from hpe_jax.metrics.files import write_atomic
 from hpe_jax.training import optimizers
 from hpe_jax.training import step as steps_
-from hpe_jax.training.checkpoints import Checkpoints, count_parameters, load_model, to_json
+from hpe_jax.training.checkpoints import (
+    Checkpoints,
+    any_in,
+    count_parameters,
+    load_model,
+    to_json,
+)
+from hpe_jax.training.checks import check_config
 from hpe_jax.training.console import Board, History, Log, Stop
 from hpe_jax.training.evaluation import Evaluator
 from hpe_jax.training.progress import Clock, Window
@@ -67,15 +74,16 @@ def train(
     config: ConfigDict, workdir: Path, method: Method, train_source: Source, test_source: Source
 ) -> dict[str, Any] | None:
     """`run` for a given method and given sources."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    check_config(config)
     steps = number_of_steps(config, train_source)
     mesh = steps_.make_mesh()
     steps_.check_batch(config.batch, config.optimizer.accumulate, mesh)
 
-    # The state: drawn from the seed, or warm-started from an earlier run.
+    # The state: drawn from the seed, or warm-started from an earlier run. Nothing is written
+    # before all of this has been found usable.
     init_key, key = jax.random.split(jax.random.key(config.seed))
     variables = method.init(init_key)
-    if config.init_from:
+    if config.init_from and not any_in(workdir / "checkpoints"):
         _, earlier = load_model(config.init_from)
         variables = warm_start(variables, earlier, config.init_pattern)
     frozen = keep_rest = None
@@ -99,10 +107,18 @@ def train(
         start, before, window = 0, 0.0, Window()
         if restored is not None:
             state, info = restored
-            start, before = info["step"], info["train_seconds"]
-            window = Window(**info["window"])
+            start, before = info["step"], info.get("train_seconds", 0.0)
+            window = Window(**info.get("window", {}))
+            train_source.skipped.update(info.get("frames_skipped", ()))
             if start > steps:
                 raise InputError(f"{workdir}: holds step {start}, beyond the {steps} asked for")
+            planned = info.get("steps", steps)
+            if planned != steps and config.optimizer.schedule in optimizers.OF_RUN_LENGTH:
+                raise InputError(
+                    f"{workdir}: its learning rate follows the schedule "
+                    f"{config.optimizer.schedule!r} over {planned} steps, expected the same number "
+                    f"of steps, not {steps}, or another --workdir"
+                )
         write_atomic(workdir / "config.json", json.dumps(to_json(config), indent=2) + "\n")
         history = History(workdir / "history.jsonl", start)
         log.line(
@@ -137,14 +153,30 @@ def train(
                 state,
                 {
                     "step": done,
+                    "steps": steps,
                     "seed": config.seed,
                     "position": done * config.batch,
                     "source": train_source.name,
                     "train_seconds": before + clock.seconds(),
                     "window": window.to_json(),
+                    "frames_skipped": sorted(train_source.skipped),
                     "config": to_json(config),
                 },
             )
+
+        def due(done: int) -> bool:
+            return bool(config.eval_every) and done % config.eval_every == 0 and done < steps
+
+        def look(done: int) -> None:
+            evaluation = evaluator(eval_variables(state))
+            figures = score(evaluation, test_source)
+            history.add({"step": done, "test_error_mm": figures["mean_error_mm"]})
+            log.line(f"step {done:,}: test error {figures['mean_error_mm']:.2f} mm")
+            board.scalars(done, figures, "test")
+            board.picture(done, skeleton_grid(evaluation, test_source), "test/skeletons")
+
+        if start and due(start) and not history.has(start, "test_error_mm"):
+            look(start)
 
         # One pass of this loop is one update. Metrics are fetched a step late, so that the
         # device never waits for the host, except where a step is logged or saved.
@@ -164,8 +196,8 @@ def train(
             pending, done = metrics, step + 1
 
             logs = done % config.log_every == 0 or done == steps
-            evaluates = config.eval_every and done % config.eval_every == 0 and done < steps
             stopping = stop.requested  # Read once: the signal may come between two lines.
+            evaluates = due(done) and not stopping  # A resumed run makes up for it.
             saves = done % config.checkpoint_every == 0 or done == steps or stopping
             if logs or saves or evaluates:
                 # Nothing is saved before its loss, and every loss before it, is known.
@@ -182,11 +214,7 @@ def train(
             if saves:
                 save(done)
             if evaluates:
-                evaluation = evaluator(eval_variables(state))
-                figures = score(evaluation, test_source)
-                log.line(f"step {done:,}: test error {figures['mean_error_mm']:.2f} mm")
-                board.scalars(done, figures, "test")
-                board.picture(done, skeleton_grid(evaluation, test_source), "test/skeletons")
+                look(done)
             if stopping:
                 log.line(f"told to stop: saved step {done:,}, the same command resumes there")
                 return None
@@ -199,6 +227,7 @@ def train(
         extra = {
             "train_seconds": round(seconds, 3),
             "examples_seen": steps * config.batch,
+            "frames_skipped": len(train_source.skipped),
             "device": device_name(),
         }
         metrics = write_results(workdir, evaluation, test_source, history.rows, extra)
@@ -215,9 +244,6 @@ def train(
 
 def number_of_steps(config: ConfigDict, source: Source) -> int:
     """`config.steps`, or as many as `config.epochs` take."""
-    for name in ("log_every", "checkpoint_every", "keep_checkpoints", "batch"):
-        if config[name] < 1:
-            raise InputError(f"{name}={config[name]}, expected at least 1")
     examples = config.epochs * (source.size or config.epoch_examples)
     steps = config.steps or math.ceil(examples / config.batch)
     if steps < 1:

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from hpe_jax.errors import InputError
 
 SCHEDULES = ("constant", "onecycle", "cosine", "step")
+OF_RUN_LENGTH = ("onecycle", "cosine")
+"""Schedules whose every value depends on how long the run is."""
 OPTIMIZERS = ("rmsprop", "adam", "adamw")
 
 

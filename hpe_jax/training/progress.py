@@ -64,7 +64,7 @@ class Clock:
         """Since this object was made."""
         return time.monotonic() - self._made
 
-    def text(self, done: int, metrics: dict[str, float]) -> str:
+    def text(self, done: int, metrics: dict[str, Any]) -> str:
         """Progress in one line."""
         spent = max(time.monotonic() - self._begun, 1e-9)
         rate = (done - self._start) / spent

@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 
 from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import SKELETONS
-from hpe_jax.metrics.errors import errors, summary
+from hpe_jax.metrics.errors import errors, split_summary, summary
 from hpe_jax.metrics.files import write_atomic, write_joints
-from hpe_jax.metrics.protocols import to_uvd
+from hpe_jax.metrics.protocols import PROTOCOLS, to_uvd
 from hpe_jax.metrics.report import skeletons, write_report
 from hpe_jax.training.evaluation import Evaluation, constant_pose
 
@@ -24,15 +24,22 @@ def score(evaluation: Evaluation, source: Source) -> dict[str, Any]:
     e = evaluation
     constant = constant_pose(e.true, e.valid, e.centre)
     figures = summary(e.pred, e.true, e.valid)
-    return {
+    result = {
         "dataset": source.name,
         "split": source.split,
         "frames": len(e.pred),
         "centre": source.centre,
+        "skeleton": source.skeleton,
+        "joints": list(SKELETONS[source.skeleton].joints),
+        "camera": [round(float(c), 4) for c in source.camera],
         "mean_error_mm": figures.pop("mean_error_mm"),
         "baseline_mean_error_mm": float(np.nanmean(errors(constant, e.true, e.valid))),
         **{name: value for name, value in figures.items() if name != "frames"},
     }
+    if source.name in PROTOCOLS:  # The recorded data set itself; empty unless all of its frames.
+        parts = PROTOCOLS[source.name].slices(len(e.pred)) if source.split == "test" else {}
+        result["parts"] = split_summary(e.pred, e.true, parts, e.valid)
+    return result
 
 
 def skeleton_grid(evaluation: Evaluation, source: Source) -> UInt8[np.ndarray, "H W 3"]:

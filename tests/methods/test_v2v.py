@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from hpe_jax import camera as cam
+from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.kernels.augment import draw_affine
 from hpe_jax.kernels.heatmaps import gaussian_heatmaps
@@ -194,8 +195,11 @@ def test_bfloat16_predicts_nearly_the_same():
         ({"dtype": "float16"}, "bfloat16"),
         ({"decode": "mean"}, "unknown decode"),
         ({"decode": "topk", "top_k": 0}, "top_k"),
+        ({"widths": (4, 8, 0, 8)}, "at least 1"),
+        ({"scale": (1.2, 0.8)}, "low <= high"),
+        ({"sigma": 0.0}, "must be positive"),
     ],
 )
 def test_bad_configs(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         METHODS["v2v"](config(**changes), SKELETON)

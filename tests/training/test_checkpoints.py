@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 import toy
+from orbax.checkpoint import v1 as ocp
 
 from hpe_jax.errors import InputError
 from hpe_jax.training.checkpoints import Checkpoints, load_model, to_json
@@ -71,6 +72,48 @@ def test_directory_without_a_checkpoint_is_named(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match="holds no whole checkpoint"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("foreign", [None, {"step": 1}, {"config": 3, "step": 1, "source": ""}])
+def test_foreign_checkpoints_are_named(tmp_path, foreign):
+    with ocp.training.Checkpointer(tmp_path / "checkpoints") as orbax:
+        orbax.save(1, {"weights": np.ones(3)}, custom_metadata=foreign)
+    expected = f"{tmp_path}/checkpoints: step 1 .*expected a checkpoint that hpe_jax wrote"
+    with pytest.raises(InputError, match=expected):
+        load_model(tmp_path)
+    with (
+        Checkpoints(tmp_path / "checkpoints", 2) as checkpoints,
+        pytest.raises(InputError, match=expected),
+    ):
+        checkpoints.restore(make_state(), toy.make_config(), "synthetic-nyu")
+
+
+@pytest.mark.parametrize("damage", ["arrays", "torn", "metadata"])
+def test_damaged_checkpoints_are_named(tmp_path, damage):
+    config = toy.make_config()
+    with Checkpoints(tmp_path / "checkpoints", 2) as checkpoints:
+        checkpoints.save(make_state(), info(4, config))
+    step = tmp_path / "checkpoints" / "4"
+    if damage == "metadata":
+        for path in step.rglob("*"):
+            if path.is_file() and "METADATA" in path.name.upper():
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        data = [p for p in step.rglob("*") if p.is_file() and p.parent.name == "d"]
+        assert data
+        for path in data:
+            if damage == "arrays":
+                path.unlink()
+            else:
+                path.write_bytes(path.read_bytes()[:10])
+    expected = f"{tmp_path}/checkpoints: .*step 4"
+    with pytest.raises(InputError, match=expected):
+        load_model(tmp_path)
+    with (
+        Checkpoints(tmp_path / "checkpoints", 2) as checkpoints,
+        pytest.raises(InputError, match=expected),
+    ):
+        checkpoints.restore(make_state(), config, "synthetic-nyu")
 
 
 def test_warm_start_takes_what_matches():

@@ -1,9 +1,8 @@
-"""Evaluation of a whole split, the constant baseline, and small parts of the loop."""
+"""Evaluation of a whole split, the constant baseline, the figures kept of it."""
 
 from __future__ import annotations
 
-import json
-import logging
+import dataclasses
 
 import jax
 import numpy as np
@@ -13,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpe_jax.errors import InputError
-from hpe_jax.training.console import History, Log
-from hpe_jax.training.evaluation import PICTURES, Evaluator, constant_pose
-from hpe_jax.training.loop import number_of_steps, read_ahead
+from hpe_jax.metrics.protocols import PROTOCOLS
+from hpe_jax.training.evaluation import PICTURES, Evaluation, Evaluator, constant_pose
+from hpe_jax.training.results import score
 from hpe_jax.training.step import make_mesh
 
 METHOD = toy.make_method()
@@ -59,43 +58,12 @@ def test_no_constant_beats_the_baseline(seed):
         assert error(best) <= error(best + rng.normal(size=(1, 4, 3))) + 1e-2
 
 
-def test_history_forgets_what_a_resumed_run_repeats(tmp_path):
-    path = tmp_path / "history.jsonl"
-    rows = [{"step": s, "loss": 1.0 / s} for s in (10, 20, 30)]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 40, "lo')
-    history = History(path, 20)
-    history.add({"step": 30, "loss": 0.5})
-    assert [json.loads(x) for x in path.read_text().splitlines()] == history.rows
-    assert history.rows == [*rows[:2], {"step": 30, "loss": 0.5}]
-
-
-def test_warnings_of_the_library_reach_the_log(tmp_path):
-    with Log(tmp_path / "log.txt") as log:
-        log.line("begins")
-        logging.getLogger("hpe_jax.datasets.nyu").warning("skipped frame %d", 3)
-    logging.getLogger("hpe_jax.datasets.nyu").warning("too late")
-    lines = (tmp_path / "log.txt").read_text().splitlines()
-    assert [line.split(" ", 2)[2] for line in lines] == ["begins", "warning: skipped frame 3"]
-
-
-def test_steps_from_epochs():
-    config = toy.make_config(steps=0, epochs=3, batch=8, epoch_examples=100)
-    assert number_of_steps(config, toy.make_source()) == 38
-    assert number_of_steps(config, toy.make_source(size=16)) == 6
-    with pytest.raises(InputError, match="log_every=0, expected at least 1"):
-        number_of_steps(toy.make_config(log_every=0), toy.make_source())
-
-
-def test_read_ahead_is_in_order_and_passes_errors_on():
-    source = toy.make_source(size=100)
-    seen = list(read_ahead(source, 8, 0, 3, 9))
-    assert [step for step, _ in seen] == list(range(3, 9))
-    again = dict(read_ahead(source, 8, 0, 5, 6))
-    np.testing.assert_array_equal(again[5]["index"], seen[2][1]["index"])
-
-    def broken(indices):
-        raise InputError("frame 3 is torn")
-
-    object.__setattr__(source, "load", broken)
-    with pytest.raises(InputError, match="torn"):
-        list(read_ahead(source, 8, 0, 0, 2))
+def test_the_recorded_data_set_is_split_by_subject():
+    n = PROTOCOLS["nyu"].frames
+    true = np.zeros((n, toy.JOINTS, 3)) + [0, 0, 600.0]
+    pred = true + np.where(np.arange(n) < 2440, 3.0, 9.0)[:, None, None] * [1, 0, 0]
+    evaluation = Evaluation(pred, true, np.ones(true.shape[:2], bool), true[:, 0], {})
+    source = dataclasses.replace(toy.make_source("test", n), name="nyu")
+    parts = score(evaluation, source)["parts"]
+    assert parts["subject_1"]["mean_error_mm"] == pytest.approx(3)
+    assert parts["subject_2"]["mean_error_mm"] == pytest.approx(9)

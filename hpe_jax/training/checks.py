@@ -1,0 +1,46 @@
+"""Numbers in a config that no run can use are refused here, before anything is touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hpe_jax.errors import InputError
+
+AT_LEAST_1 = ("batch", "epoch_examples", "log_every", "checkpoint_every", "keep_checkpoints")
+AT_LEAST_0 = ("steps", "epochs", "test_frames", "eval_every", "eval_batch")
+
+
+def check_config(config: ConfigDict) -> None:
+    """Check the fields that the loop and the optimiser read.
+
+    Raises:
+      InputError: a field is absent, or its value is out of range.
+    """
+    o = config.get("optimizer", ConfigDict())
+    try:
+        for least, names in ((1, AT_LEAST_1), (0, AT_LEAST_0)):
+            for name in names:
+                _check(name, config[name], config[name] >= least, f"at least {least}")
+        _check("seed", config.seed, 0 <= config.seed < 2**32, "at least 0 and below 2^32")
+        for name, good, expected in (
+            ("lr", 0 < o.lr < float("inf"), "a positive number"),
+            ("decay", 0 <= o.decay < 1, "at least 0 and below 1"),
+            ("ema", 0 <= o.ema < 1, "at least 0 and below 1"),
+            ("onecycle_peak", 0 < o.onecycle_peak < 1, "between 0 and 1"),
+            ("warmup", o.warmup >= 0, "at least 0"),
+            ("step_factor", 0 < o.step_factor < float("inf"), "a positive number"),
+            ("clip_norm", o.clip_norm >= 0, "at least 0"),
+            ("weight_decay", o.weight_decay >= 0, "at least 0"),
+            ("accumulate", o.accumulate >= 1, "at least 1"),
+        ):
+            _check(f"optimizer.{name}", o[name], good, expected)
+    except (AttributeError, KeyError) as error:
+        missing = str(error).strip("'\"").split(chr(10))[0]
+        raise InputError(f"the config lacks a field that training reads: {missing}") from error
+
+
+def _check(name: str, value: Any, good: bool, expected: str) -> None:
+    if not good:
+        raise InputError(f"{name}={value}, expected {expected}")

@@ -1,0 +1,69 @@
+"""Log, history and TensorBoard, on full disks too."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpe_jax.errors import one_line
+from hpe_jax.training.console import Board, History, Log
+
+
+def test_history_forgets_what_a_resumed_run_repeats(tmp_path):
+    path = tmp_path / "history.jsonl"
+    rows = [{"step": s, "loss": 1.0 / s} for s in (10, 20, 30)]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 40, "lo')
+    history = History(path, 20)
+    history.add({"step": 30, "loss": 0.5})
+    assert [json.loads(x) for x in path.read_text().splitlines()] == history.rows
+    assert history.rows == [*rows[:2], {"step": 30, "loss": 0.5}]
+
+
+def test_warnings_of_the_library_reach_the_log(tmp_path):
+    with Log(tmp_path / "log.txt") as log:
+        log.line("begins")
+        logging.getLogger("hpe_jax.datasets.nyu").warning("skipped frame %d", 3)
+    logging.getLogger("hpe_jax.datasets.nyu").warning("too late")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["begins", "warning: skipped frame 3"]
+
+
+def test_a_dead_writer_of_tensorboard_does_not_hang(tmp_path, caplog, capsys):
+    with Board(tmp_path / "tensorboard") as board:
+        board.scalars(1, {"loss": 1.0}, "train")
+        # The thread fails as on a full disk: whatever it takes next cannot be written.
+        assert board._writer is not None and board._thread is not None
+
+        def fail(*_):
+            raise OSError(28, "No space left on device")
+
+        board._writer.file_writer.event_writer._ev_writer.write_event = fail
+        image = np.zeros((256, 256, 3), np.uint8)
+        for step in range(2, 60):
+            board.picture(step, image, "picture")
+            board.scalars(step, {"loss": 1.0}, "train")
+            time.sleep(0.01)
+        assert not board._thread.is_alive()
+    assert caplog.text.count("cannot be written any more") == 1
+    assert "No space left" in caplog.text and "Traceback" not in capsys.readouterr().err
+
+
+def test_full_disks_name_the_file(tmp_path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full, a file on a full disk")
+    (tmp_path / "log.txt").symlink_to(full)
+    with Log(tmp_path / "log.txt") as log, pytest.raises(OSError) as error:
+        log.line("something")
+    assert one_line(error.value) == f"{tmp_path / 'log.txt'}: No space left on device"
+    history = History(tmp_path / "history.jsonl", 0)
+    (tmp_path / "history.jsonl").unlink()
+    (tmp_path / "history.jsonl").symlink_to(full)
+    with pytest.raises(OSError) as error:
+        history.add({"step": 1})
+    assert one_line(error.value) == f"{tmp_path / 'history.jsonl'}: No space left on device"

@@ -1,0 +1,121 @@
+"""What the loop refuses, what it leaves behind, and what a second start does with that."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import toy
+
+from hpe_jax.errors import InputError
+from hpe_jax.training.checks import check_config
+from hpe_jax.training.loop import number_of_steps, read_ahead, train
+
+METHOD = toy.make_method()
+
+
+def test_steps_from_epochs():
+    config = toy.make_config(steps=0, epochs=3, batch=8, epoch_examples=100)
+    assert number_of_steps(config, toy.make_source()) == 38
+    assert number_of_steps(config, toy.make_source(size=16)) == 6
+    with pytest.raises(InputError, match="steps=0 and epochs=0"):
+        number_of_steps(toy.make_config(steps=0, epochs=0), toy.make_source())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"log_every": 0}, "log_every=0, expected at least 1"),
+        ({"eval_batch": -1}, "eval_batch=-1, expected at least 0"),
+        ({"test_frames": -5}, "test_frames=-5, expected at least 0"),
+        ({"steps": -1}, "steps=-1, expected at least 0"),
+        ({"seed": -1}, "seed=-1, expected at least 0"),
+        ({"optimizer__lr": -1.0}, "optimizer.lr=-1.0, expected a positive number"),
+        ({"optimizer__lr": float("nan")}, "optimizer.lr=nan"),
+        ({"optimizer__ema": 1.0}, "optimizer.ema=1.0, expected at least 0 and below 1"),
+        ({"optimizer__name": "sgd"}, "optimizer.name='sgd' is unknown"),
+        ({"batch": 0}, "batch=0"),
+    ],
+)
+def test_a_bad_config_leaves_the_directory_alone(tmp_path, changes, message):
+    config = toy.make_config(**changes)
+    with pytest.raises(InputError, match=message):
+        train(config, tmp_path / "run", METHOD, toy.make_source(), toy.make_source("test", 8))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_without_a_field_is_refused():
+    config = toy.make_config()
+    del config.optimizer.ema
+    with pytest.raises(InputError, match="lacks a field.*ema"):
+        check_config(config)
+
+
+def run(workdir, **changes):
+    config = toy.make_config(**{"log_every": 2, "checkpoint_every": 2, **changes})
+    return train(config, workdir, METHOD, toy.make_source(), toy.make_source("test", 8))
+
+
+def test_what_metrics_and_history_hold(tmp_path):
+    metrics = run(tmp_path, steps=6, eval_every=2)
+    assert metrics["skeleton"] == "nyu" and len(metrics["joints"]) == toy.JOINTS
+    assert metrics["camera"] == [588.03, 587.07, 320.0, 240.0]
+    assert metrics["frames_skipped"] == 0 and "parts" not in metrics
+    history = [json.loads(x) for x in (tmp_path / "history.jsonl").read_text().splitlines()]
+    tests = {row["step"]: row["test_error_mm"] for row in history if "test_error_mm" in row}
+    assert set(tests) == {2, 4} and all(v > 0 for v in tests.values())
+
+    # Killed between saving step 4 and looking at the test split there: it is made up for.
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+    kept = [row for row in history if row["step"] <= 4]
+    assert kept[-1] == {"step": 4, "test_error_mm": tests[4]}
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in kept[:-1]))
+    run(tmp_path, steps=6, eval_every=2)
+    again = [json.loads(x) for x in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert again == history
+
+
+def test_skipped_frames_are_counted_over_a_resume(tmp_path):
+    config = toy.make_config(steps=2, checkpoint_every=2)
+    sources = (toy.make_source(), toy.make_source("test", 8))
+    sources[0].skipped.update({5, 9})
+    assert train(config, tmp_path, METHOD, *sources)["frames_skipped"] == 2
+    config.steps = 4
+    sources = (toy.make_source(), toy.make_source("test", 8))
+    sources[0].skipped.update({5, 11})
+    assert train(config, tmp_path, METHOD, *sources)["frames_skipped"] == 3
+
+
+def test_a_schedule_of_the_run_s_length_refuses_another_length(tmp_path):
+    run(tmp_path, steps=4, optimizer__schedule="onecycle")
+    with pytest.raises(InputError, match="'onecycle' over 4 steps, expected the same.*not 6"):
+        run(tmp_path, steps=6, optimizer__schedule="onecycle")
+
+
+def test_a_warm_start_is_for_the_beginning_only(tmp_path):
+    """A resumed run neither needs nor heeds the run it was started from."""
+    run(tmp_path / "first", steps=2)
+    run(tmp_path / "second", steps=2, init_from=str(tmp_path / "first"))
+    shutil.rmtree(tmp_path / "first")
+    metrics = run(tmp_path / "second", steps=4, init_from=str(tmp_path / "first"))
+    assert metrics["examples_seen"] == 32
+    with pytest.raises(InputError, match="first: no checkpoints/ in it"):
+        run(tmp_path / "third", steps=2, init_from=str(tmp_path / "first"))
+    assert not (tmp_path / "third").exists()
+
+
+def test_read_ahead_is_in_order_and_passes_errors_on():
+    source = toy.make_source(size=100)
+    seen = list(read_ahead(source, 8, 0, 3, 9))
+    assert [step for step, _ in seen] == list(range(3, 9))
+    again = dict(read_ahead(source, 8, 0, 5, 6))
+    np.testing.assert_array_equal(again[5]["index"], seen[2][1]["index"])
+
+    def broken(indices):
+        raise InputError("frame 3 is torn")
+
+    object.__setattr__(source, "load", broken)
+    with pytest.raises(InputError, match="torn"):
+        list(read_ahead(source, 8, 0, 0, 2))
