@@ -11,7 +11,7 @@ the hand whose joints fit the depth of those better (`inside_hand`), and goes on
 
 Below `--out`: `joints.jsonl` (a line a frame, written as soon as it is known, or, with
 `--hand=auto`, as soon as the hand is decided), `summary.json`, `overlays/` and, for more than
-one frame, `animation.gif`. Nothing there is touched before a first frame could be read.
+one frame, `animation.gif`. Nothing there is touched before a first frame could be used.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def predict_frames(
 
     Raises:
       InputError: a frame is unreadable, or a centre lies outside its frame; or not a single
-        frame could be read, and nothing has been written then.
+        frame could be used, and nothing has been written then.
     """
     import numpy as np
 
@@ -102,9 +102,9 @@ def predict_frames(
             continue
         seconds += time.perf_counter() - begun
         size = depth.shape
-        writer.open()
         centre = None if centres is None else centres[i]
         if centre is not None and np.isnan(centre).any():
+            writer.open()
             keep(path.name, dict.fromkeys(hands))
             continue
         if centre is not None and outside_frame(centre, camera, depth.shape):
@@ -118,9 +118,10 @@ def predict_frames(
         seconds += sum(p.latency_ms for p in found.values() if p is not None) / 1000
         if (seen := found[hands[0]]) is not None:  # Both hands are drawn on the same square.
             found = {h: p and replace(p, view=seen.view) for h, p in found.items()}
+        writer.open()
         keep(path.name, found)
 
-    if size is None:
+    if not writer.opened:
         raise InputError(
             str(failed)
             if failed

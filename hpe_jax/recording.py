@@ -68,12 +68,17 @@ class Writer:
 
     def open(self) -> None:
         """Make the folder and begin `joints.jsonl` anew; does nothing the second time."""
-        if self._lines is None:
+        if not self.opened:
             self._pictures.mkdir(parents=True, exist_ok=True)
             self._lines = (self._out / "joints.jsonl").open("w")
             for line in self._waiting:
                 self._write(line)
             self._waiting.clear()
+
+    @property
+    def opened(self) -> bool:
+        """Whether `open` was called."""
+        return self._lines is not None
 
     def add(self, name: str, found: Prediction | None) -> None:
         """One frame; None if it shows no hand."""

@@ -85,7 +85,7 @@ def test_tiny_run_leaves_everything(tmp_path):
     assert metrics["centre"] == "com" and len(metrics["per_joint_mm"]) == 14
     expected = {"mean_error_mm", "baseline_mean_error_mm", "median_error_mm", "auc_0_80"}
     expected |= {"success_20mm", "success_40mm", "train_seconds", "device"}
-    assert expected <= set(metrics)
+    assert expected | {"split", "joints", "camera", "skeleton", "frames_skipped"} <= set(metrics)
     assert all(np.isfinite(metrics[k]) for k in expected - {"device"})
     for name in ("predictions.txt", "groundtruth.txt"):
         assert np.loadtxt(tmp_path / name).shape == (12, 14 * 3)

@@ -283,9 +283,11 @@ def test_centre_file(toy, workdir, recording, tmp_path, capsys):
     )
     centres[0] = (2000, 0, 700)
     write_centres(path, centres)
+    before = (out / "joints.jsonl").read_text()
     assert "0.png: its centre [2000.0, 0.0, 700.0] mm is outside the frame" in failure(
         capsys, workdir, folder, out, FLAG, given
     )
+    assert (out / "joints.jsonl").read_text() == before
 
 
 def test_unreadable_frame_stops_but_keeps_what_was_there(toy, workdir, recording, tmp_path, capsys):

@@ -121,7 +121,9 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     if margin < 0:
         raise InputError(f"method.canvas ({config.canvas}) is smaller than method.input ({size})")
     if len(config.widths) != 4 or min(config.widths) < 1:
-        raise InputError(f"method.widths needs 4 numbers, all at least 1, got {tuple(config.widths)}")
+        raise InputError(
+            f"method.widths needs 4 numbers, all at least 1, got {tuple(config.widths)}"
+        )
     if len(config.scale) != 2 or not 0 < config.scale[0] <= config.scale[1]:
         raise InputError(f"method.scale needs 0 < low <= high, got {tuple(config.scale)}")
     if not config.sigma > 0:
