@@ -77,7 +77,7 @@ def test_schedules(changes, values):
     ("changes", "message"),
     [
         ({"schedule": "linear"}, "schedule='linear' is unknown"),
-        ({"schedule": "step"}, "step_every must be at least 1"),
+        ({"schedule": "step", "step_every": 0}, "step_every must be at least 1"),
         ({"name": "sgd"}, "name='sgd' is unknown"),
         ({"name": "adam", "weight_decay": 0.1}, "for adamw only"),
     ],
