@@ -16,37 +16,56 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 ROOT = Path(__file__).resolve().parents[2]
-CHANGES = json.dumps({"pause": 0.02})
+STEPS, PAUSE = 50, 0.05
+CHANGES = json.dumps({"steps": STEPS, "pause": PAUSE, "log_every": 1})
 
 
-def start(workdir: Path, changes: str = CHANGES, devices: int = 1) -> subprocess.Popen:
+def launch(script: str, *arguments: str, devices: int = 1, **variables: str) -> subprocess.Popen:
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        **variables,
     }
-    command = [sys.executable, str(ROOT / "tests/training/toy.py"), str(workdir), changes]
+    command = [sys.executable, str(ROOT / "tests/training" / script), *arguments]
     return subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def finish(workdir: Path, changes: str = CHANGES, devices: int = 1) -> None:
-    process = start(workdir, changes, devices)
-    out, err = process.communicate(timeout=300)
+def end(process: subprocess.Popen) -> None:
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
 
 
-def wait_for_training(workdir: Path, process: subprocess.Popen, compilations: int) -> None:
-    """Until the log says for the n-th time that the step is being compiled."""
+def start(workdir: Path, changes: str = CHANGES, devices: int = 1) -> subprocess.Popen:
+    return launch("toy.py", str(workdir), changes, devices=devices)
+
+
+def finish(workdir: Path, changes: str = CHANGES, devices: int = 1) -> None:
+    end(start(workdir, changes, devices))
+
+
+def count(workdir: Path, words: str) -> int:
     log = workdir / "log.txt"
-    for _ in range(6000):
-        if log.exists() and log.read_text().count("compiling") >= compilations:
+    return log.read_text().count(words) if log.exists() else 0
+
+
+def wait_for(workdir: Path, process: subprocess.Popen, words: str, times: int) -> None:
+    """Until the log has said `words` so many times."""
+    for _ in range(60_000):
+        if count(workdir, words) >= times:
             return
         assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    raise AssertionError("training did not begin")
+        time.sleep(0.01)
+    raise AssertionError(f"{words!r} was not said {times} times")
+
+
+def kill(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
 
 
 def final_state(workdir: Path) -> dict:
@@ -78,6 +97,11 @@ def assert_same(a: Path, b: Path) -> None:
         np.testing.assert_array_equal(x, np.asarray(y))
 
 
+def loss_curve(workdir: Path) -> np.ndarray:
+    rows = (workdir / "history.jsonl").read_text().splitlines()
+    return np.array([json.loads(row)["loss"] for row in rows])
+
+
 def _leaves(tree):
     for key in sorted(tree):
         if isinstance(tree[key], dict):
@@ -86,24 +110,23 @@ def _leaves(tree):
             yield tree[key]
 
 
-def test_killed_at_random_moments(uninterrupted, tmp_path):
+def test_killed_at_five_random_moments(uninterrupted, tmp_path):
     moments = random.Random()
-    for kill in range(3):
+    for _ in range(5):
+        # Checkpoints are 7 steps apart: five lives of 8 steps cannot reach the end.
+        logged = count(tmp_path, " left, loss ") + moments.randint(1, 8)
         process = start(tmp_path)
-        wait_for_training(tmp_path, process, kill + 1)
-        time.sleep(moments.uniform(0.1, 1.2))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL or (tmp_path / "metrics.json").exists()
-        if (tmp_path / "metrics.json").exists():  # It was quicker than the signal.
-            break
+        wait_for(tmp_path, process, " left, loss ", logged)
+        time.sleep(moments.uniform(0, PAUSE))
+        kill(process)
+    assert not (tmp_path / "metrics.json").exists()
     finish(tmp_path)
     assert_same(uninterrupted, tmp_path)
 
 
 def test_sigterm_saves_and_exits_0(uninterrupted, tmp_path):
-    process = start(tmp_path, json.dumps({"pause": 0.2}))
-    wait_for_training(tmp_path, process, 1)
+    process = start(tmp_path, json.dumps({**json.loads(CHANGES), "pause": 0.2}))
+    wait_for(tmp_path, process, "compiling", 1)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
@@ -121,8 +144,7 @@ def test_four_devices_follow_one(tmp_path):
     for devices in (1, 4):
         workdir = tmp_path / str(devices)
         finish(workdir, json.dumps(changes), devices)
-        rows = [json.loads(x) for x in (workdir / "history.jsonl").read_text().splitlines()]
-        losses[devices] = np.array([row["loss"] for row in rows])
+        losses[devices] = loss_curve(workdir)
         assert outcome(workdir)["device"] == f"{devices} x cpu"
     assert len(losses[1]) == 20 and np.ptp(losses[1]) > 0.1
     np.testing.assert_allclose(losses[4], losses[1], atol=1e-5, rtol=0)
@@ -131,6 +153,49 @@ def test_four_devices_follow_one(tmp_path):
     changes["steps"] = 22
     finish(tmp_path / "4", json.dumps(changes), 1)
     assert "resuming at step 20 of 22" in (tmp_path / "4" / "log.txt").read_text()
+
+
+V2V_STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def v2v_runs(tmp_path_factory) -> dict[int | str, Path]:
+    """Directories of a small V2V's run on 1 and on 4 devices, and of their compiled steps."""
+    runs: dict[int | str, Path] = {
+        name: tmp_path_factory.mktemp(f"v2v_{name}") for name in (1, 4, "cache")
+    }
+    cache = str(runs["cache"])
+    processes = [
+        launch(
+            "small_v2v.py",
+            str(runs[devices]),
+            str(V2V_STEPS),
+            devices=devices,
+            JAX_COMPILATION_CACHE_DIR=cache,
+        )
+        for devices in (1, 4)
+    ]
+    for process in processes:
+        end(process)
+    return runs
+
+
+def test_v2v_killed(v2v_runs, tmp_path):
+    arguments = ("small_v2v.py", str(tmp_path), str(V2V_STEPS))
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(v2v_runs["cache"])}
+    process = launch(*arguments, **cache)
+    wait_for(tmp_path, process, " left, loss ", random.randint(5, 15))
+    kill(process)
+    end(launch(*arguments, **cache))
+    assert "resuming at step" in (tmp_path / "log.txt").read_text()
+    assert_same(v2v_runs[1], tmp_path)
+
+
+def test_v2v_on_four_devices_follows_one(v2v_runs):
+    losses = {devices: loss_curve(v2v_runs[devices]) for devices in (1, 4)}
+    assert outcome(v2v_runs[4])["device"] == "4 x cpu"
+    assert len(losses[1]) == V2V_STEPS and np.ptp(losses[1]) > 0.1 * losses[1].mean()
+    np.testing.assert_allclose(losses[4], losses[1], rtol=1e-5, atol=0)
 
 
 def test_full_disk_leaves_the_last_checkpoint(tmp_path):

@@ -1,0 +1,65 @@
+"""A V2V of 16 voxels and a few channels on rendered hands, for tests of training.
+
+As a program, trains in the directory of its first argument for as many steps as its second
+says: tests kill and resume it, and run it on several devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from toy import make_source as make_toy_source
+
+from hpe_jax.datasets import make_source
+from hpe_jax.frames import Source
+from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.methods import METHODS
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "v2v_nyu.py"
+
+
+def make_config(steps: int) -> ConfigDict:
+    """The quick config with the paper's augmentation, as small as the network allows."""
+    spec = importlib.util.spec_from_file_location("v2v_nyu", CONFIG)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config("quick")
+    with config.unlocked():
+        config.update_from_flattened_dict(
+            {
+                **{"method.input": 16, "method.canvas": 20, "method.widths": (2, 4, 4, 4)},
+                **{"method.scale": (0.8, 1.2), "method.rotation_deg": 40.0, "data.patch": 32},
+                **{"steps": steps, "log_every": 1, "checkpoint_every": 4, "eval_batch": 8},
+            }
+        )
+    return config
+
+
+def make_test_source() -> Source:
+    """Noise in front of the camera: rendering the test split would compile for too long."""
+    source = make_toy_source("test", 16)
+
+    def expand(data):
+        batch = source.expand(data)
+        return {**batch, "depth": 500.0 + 200.0 * batch["depth"]}
+
+    return dataclasses.replace(source, expand=expand)
+
+
+def main() -> None:
+    """`small_v2v.py WORKDIR STEPS`."""
+    from hpe_jax.training import loop
+
+    config = make_config(int(sys.argv[2]))
+    train = make_source(config.data, "train", config.seed)
+    method = METHODS["v2v"](config.method, SKELETONS[train.skeleton])
+    loop.train(config, Path(sys.argv[1]), method, train, make_test_source())
+
+
+if __name__ == "__main__":
+    main()
