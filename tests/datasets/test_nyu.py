@@ -162,6 +162,23 @@ def test_jitter_is_by_seed_and_number_and_only_in_training(tmp_path):
     np.testing.assert_allclose(test["centre"], test["joints"].mean(1), atol=1e-3)
 
 
+def test_hands_are_looked_for_once_a_frame(tmp_path, monkeypatch):
+    make_tree(tmp_path)
+    looked, find_hand = [], nyu.find_hand
+
+    def counting(*given):
+        looked.append(1)
+        return find_hand(*given)
+
+    monkeypatch.setattr(nyu, "find_hand", counting)
+    data = config(tmp_path, centre="com", centre_jitter_mm=10.0)
+    source = make_source(data, "train", 0)
+    first, again, later = (source.load(np.array(n)) for n in ([0, 1], [1, 0], [6, 7]))
+    assert len(looked) == 2
+    np.testing.assert_array_equal(first["centre"], again["centre"][::-1])
+    assert (first["centre"] != later["centre"]).all()  # The jitter is not kept.
+
+
 def test_second_subject_has_a_smaller_cube(tmp_path, monkeypatch):
     monkeypatch.setattr(nyu, "SECOND_SUBJECT", 2)
     make_tree(tmp_path, frames=3, split="test")
