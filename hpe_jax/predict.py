@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
+from absl import flags, logging
 
 if TYPE_CHECKING:
     import numpy as np
@@ -198,6 +198,8 @@ def _run(given: flags.FlagValues) -> None:
     from hpe_jax.predictor import Predictor
     from hpe_jax.training.checkpoints import load_model
 
+    # A checkpoint that cannot be read ends in one line; the reader would warn of it before.
+    logging.set_verbosity(logging.FATAL)
     use_cache()
     out = Path(given.out)
     summary = predict_frames(
