@@ -34,7 +34,9 @@ def _uniform(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "H W"]:
 def _normal(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "H W"]:
     """Nearly normal numbers: the sum of four random bytes, centred and scaled."""
     bits = _bits(key, shape)
-    total = sum(((bits >> s) & 255).astype(jnp.float32) for s in (0, 8, 16, 24))
+    total = jnp.zeros(shape)
+    for shift in (0, 8, 16, 24):
+        total += ((bits >> shift) & 255).astype(jnp.float32)
     return (total - 510.0) / 147.8
 
 
