@@ -178,102 +178,6 @@ def _our_inference(config: Any, hands: dict[str, Any]) -> Callable[[], Any]:
     return run
 
 
-class _Torch:
-    """The same job in PyTorch: network, voxels, heatmaps, decoding, on its device."""
-
-    def __init__(self, config: Any, hands: dict[str, Any], device: str) -> None:
-        import torch
-
-        from launch.torch_v2v import TorchV2V
-
-        self.method, self.device = config.method, "cuda" if device == "gpu" else "cpu"
-        self.hands = {k: torch.from_numpy(v.copy()).to(self.device) for k, v in hands.items()}
-        net = TorchV2V(hands["joints"].shape[1], tuple(config.method.widths)).to(self.device)
-        self.net = net.to(memory_format=torch.channels_last_3d)
-        half = config.method.dtype == "bfloat16"
-        self.autocast = partial(torch.autocast, self.device, torch.bfloat16, enabled=half)
-
-    def grid(self, train: bool):
-        """Angle, voxels per mm and the offset of the cube's middle, by example."""
-        import torch
-
-        size, (low, high) = self.method.input, self.method.scale
-        cube = self.hands["cube"]
-        if not train:
-            middle = torch.full((len(cube), 3), (size - 1) / 2, device=self.device)
-            return torch.zeros_like(cube), size / cube, middle
-        margin = self.method.canvas - size
-        start = torch.randint(0, margin + 1, (len(cube), 3), device=self.device)
-        limit = self.method.rotation_deg * torch.pi / 180
-        angle = (2 * torch.rand_like(cube) - 1) * limit
-        scale = low + (high - low) * torch.rand_like(cube)
-        return angle, scale * size / cube, (size - 1) / 2 + margin / 2 - start
-
-    def to_voxels(self, points, grid):
-        """(B, N, 3) mm to voxels."""
-        import torch
-
-        angle, scale, offset = grid
-        x, y, z = (points - self.hands["centre"][:, None]).unbind(-1)
-        cos, sin = angle.cos()[:, None], angle.sin()[:, None]
-        turned = torch.stack([cos * x - sin * y, sin * x + cos * y, z], -1)
-        return turned * scale[:, None, None] + offset[:, None]
-
-    def volume(self, grid):
-        """(B, 1, S, S, S) occupancy."""
-        import torch
-
-        depth, camera, corner = (self.hands[k] for k in ("depth", "camera", "corner"))
-        count, rows, columns = depth.shape
-        size = self.method.input
-        u = torch.arange(columns, device=self.device) + corner[:, :1]
-        v = torch.arange(rows, device=self.device) + corner[:, 1:]
-        x = ((u - camera[:, 2:3]) / camera[:, 0:1])[:, None, :] * depth
-        y = ((v - camera[:, 3:4]) / camera[:, 1:2])[:, :, None] * depth
-        points = torch.stack([x, y, depth], -1).reshape(count, -1, 3)
-        index = (self.to_voxels(points, grid) + 0.5).floor().long()
-        inside = ((index >= 0) & (index < size)).all(-1) & (depth.reshape(count, -1) > 0)
-        flat = (index[..., 2] * size + index[..., 1]) * size + index[..., 0]
-        out = torch.zeros(count, size**3 + 1, device=self.device)
-        out.scatter_(1, torch.where(inside, flat, size**3), 1.0)
-        return out[:, :-1].reshape(count, 1, size, size, size)
-
-    def loss(self):
-        """Of one augmented batch."""
-        import torch
-
-        grid = self.grid(train=True)
-        steps = torch.arange(self.method.input // 2, device=self.device)
-        where = self.to_voxels(self.hands["joints"], grid) / 2
-        far = (steps - where[..., None]) ** 2 / (2 * self.method.sigma**2)
-        x, y, z = torch.exp(-far).unbind(2)
-        target = z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
-        volume = self.volume(grid).contiguous(memory_format=torch.channels_last_3d)
-        with self.autocast():
-            maps = self.net(volume)
-        return torch.nn.functional.mse_loss(maps.float(), target)
-
-    def joints(self):
-        """(B, J, 3) mm by the arg-max."""
-        import torch
-
-        _, scale, offset = grid = self.grid(train=False)
-        volume = self.volume(grid).contiguous(memory_format=torch.channels_last_3d)
-        with self.autocast():
-            maps = self.net(volume)
-        side = maps.shape[-1]
-        best = maps.flatten(2).argmax(-1)
-        voxel = 2 * torch.stack([best % side, best // side % side, best // side**2], -1)
-        return (voxel - offset[:, None]) / scale[:, None, None] + self.hands["centre"][:, None]
-
-    def finish(self) -> None:
-        """Wait for the device."""
-        import torch
-
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-
 def _compiled(function: Callable[[], Any]) -> Callable[[], Any]:
     import torch
 
@@ -287,7 +191,9 @@ def _torch_training(
 ) -> Callable[[], Any]:
     import torch
 
-    side = _Torch(config, hands, device)
+    from launch.torch_v2v import TorchSystem
+
+    side = TorchSystem(config, hands, device)
     side.net.train()
     optimizer = torch.optim.RMSprop(side.net.parameters(), config.optimizer.lr, alpha=0.99)
     loss = _compiled(side.loss) if compiled else side.loss
@@ -308,7 +214,9 @@ def _torch_inference(
 ) -> Callable[[], Any]:
     import torch
 
-    side = _Torch(config, hands, device)
+    from launch.torch_v2v import TorchSystem
+
+    side = TorchSystem(config, hands, device)
     side.net.eval()
     joints = _compiled(side.joints) if compiled else side.joints
 

@@ -6,6 +6,7 @@ modules carry the names of the Linen ones, so that `to_variables` is a renaming.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,86 @@ class TorchV2V(nn.Module):
         x = self.decoder2(self.up2(x) + skip2)
         x = self.decoder1(self.up1(x) + skip1)
         return self.output(self.head2(self.head1(x)))
+
+
+class TorchSystem:
+    """The same job in PyTorch: network, voxels, heatmaps, decoding, on its device."""
+
+    def __init__(self, config: Any, hands: dict[str, Any], device: str) -> None:
+        self.method, self.device = config.method, "cuda" if device == "gpu" else "cpu"
+        self.hands = {k: torch.from_numpy(v.copy()).to(self.device) for k, v in hands.items()}
+        net = TorchV2V(hands["joints"].shape[1], tuple(config.method.widths)).to(self.device)
+        self.net = net.to(memory_format=torch.channels_last_3d)
+        half = config.method.dtype == "bfloat16"
+        self.autocast = partial(torch.autocast, self.device, torch.bfloat16, enabled=half)
+
+    def grid(self, train: bool):
+        """Angle, voxels per mm and the offset of the cube's middle, by example."""
+        size, (low, high) = self.method.input, self.method.scale
+        cube = self.hands["cube"]
+        if not train:
+            middle = torch.full((len(cube), 3), (size - 1) / 2, device=self.device)
+            return torch.zeros_like(cube), size / cube, middle
+        margin = self.method.canvas - size
+        start = torch.randint(0, margin + 1, (len(cube), 3), device=self.device)
+        limit = self.method.rotation_deg * torch.pi / 180
+        angle = (2 * torch.rand_like(cube) - 1) * limit
+        scale = low + (high - low) * torch.rand_like(cube)
+        return angle, scale * size / cube, (size - 1) / 2 + margin / 2 - start
+
+    def to_voxels(self, points, grid):
+        """(B, N, 3) mm to voxels."""
+        angle, scale, offset = grid
+        x, y, z = (points - self.hands["centre"][:, None]).unbind(-1)
+        cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+        turned = torch.stack([cos * x - sin * y, sin * x + cos * y, z], -1)
+        return turned * scale[:, None, None] + offset[:, None]
+
+    def volume(self, grid):
+        """(B, 1, S, S, S) occupancy."""
+        depth, camera, corner = (self.hands[k] for k in ("depth", "camera", "corner"))
+        count, rows, columns = depth.shape
+        size = self.method.input
+        u = torch.arange(columns, device=self.device) + corner[:, :1]
+        v = torch.arange(rows, device=self.device) + corner[:, 1:]
+        x = ((u - camera[:, 2:3]) / camera[:, 0:1])[:, None, :] * depth
+        y = ((v - camera[:, 3:4]) / camera[:, 1:2])[:, :, None] * depth
+        points = torch.stack([x, y, depth], -1).reshape(count, -1, 3)
+        index = (self.to_voxels(points, grid) + 0.5).floor().long()
+        inside = ((index >= 0) & (index < size)).all(-1) & (depth.reshape(count, -1) > 0)
+        flat = (index[..., 2] * size + index[..., 1]) * size + index[..., 0]
+        out = torch.zeros(count, size**3 + 1, device=self.device)
+        out.scatter_(1, torch.where(inside, flat, size**3), 1.0)
+        return out[:, :-1].reshape(count, 1, size, size, size)
+
+    def loss(self):
+        """Of one augmented batch."""
+        grid = self.grid(train=True)
+        steps = torch.arange(self.method.input // 2, device=self.device)
+        where = self.to_voxels(self.hands["joints"], grid) / 2
+        far = (steps - where[..., None]) ** 2 / (2 * self.method.sigma**2)
+        x, y, z = torch.exp(-far).unbind(2)
+        target = z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
+        volume = self.volume(grid).contiguous(memory_format=torch.channels_last_3d)
+        with self.autocast():
+            maps = self.net(volume)
+        return torch.nn.functional.mse_loss(maps.float(), target)
+
+    def joints(self):
+        """(B, J, 3) mm by the arg-max."""
+        _, scale, offset = grid = self.grid(train=False)
+        volume = self.volume(grid).contiguous(memory_format=torch.channels_last_3d)
+        with self.autocast():
+            maps = self.net(volume)
+        side = maps.shape[-1]
+        best = maps.flatten(2).argmax(-1)
+        voxel = 2 * torch.stack([best % side, best // side % side, best // side**2], -1)
+        return (voxel - offset[:, None]) / scale[:, None, None] + self.hands["centre"][:, None]
+
+    def finish(self) -> None:
+        """Wait for the device."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
 
 def to_variables(module: nn.Module) -> dict[str, Any]:
