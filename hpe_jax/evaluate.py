@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from hpe_jax.command import run_command
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -141,21 +143,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 def main(argv: list[str]) -> int:
     """Exit status of the command `argv`: 2 and one line on stderr for bad input."""
-    from hpe_jax.errors import InputError, one_line
-
-    if {"-h", "--help", "-help"} & set(argv):
-        print(f"{__doc__}\nflags:\n{define_flags().get_help()}")
-        return 0
-    try:
-        given = define_flags()
-        rest = given(argv)[1:]
-        if rest:
-            raise InputError(f"{rest[0]}: unexpected, files are given with --predictions=FILE,FILE")
-        _run(given)
-    except (InputError, OSError, flags.Error) as error:
-        print("error: " + one_line(error), file=sys.stderr)
-        return 2
-    return 0
+    return run_command(
+        argv,
+        define_flags(),
+        _run,
+        help_text=__doc__ or "",
+        instead="files are given with --predictions=FILE,FILE",
+    )
 
 
 def _run(given: flags.FlagValues) -> None:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
+from hpe_jax.command import run_command
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -155,21 +157,13 @@ def _mean_inside(found: list[Prediction | None]) -> float:
 
 def main(argv: list[str]) -> int:
     """Exit status of the command `argv`: 2 and one line on stderr for bad input."""
-    from hpe_jax.errors import InputError, one_line
-
-    if {"-h", "--help", "-help"} & set(argv):
-        print(f"{__doc__}\nflags:\n{make_flags().get_help()}")
-        return 0
-    given = make_flags()
-    try:
-        rest = given(argv)[1:]
-        if rest:
-            raise InputError(f"{rest[0]}: unexpected, frames are given with --input=FILE or DIR")
-        _run(given)
-    except (InputError, OSError, flags.Error) as error:
-        print("error: " + one_line(error), file=sys.stderr)
-        return 2
-    return 0
+    return run_command(
+        argv,
+        make_flags(),
+        _run,
+        help_text=__doc__ or "",
+        instead="frames are given with --input=FILE or DIR",
+    )
 
 
 def _run(given: flags.FlagValues) -> None:

@@ -56,8 +56,8 @@ def check(workdir: str, data: Path, out: Path | None) -> dict[str, float]:
             error = np.linalg.norm(found.joints - true, axis=-1).mean()
             figures[f"nyu_frame_1_mm ({name} centre, passes={passes})"] = float(error)
         frames = sorted((data / "kinect2").glob("*.png"))
-        place = (out or Path(os.devnull)) / f"kinect2_passes{passes}"
         if out is not None:
+            place = out / f"kinect2_passes{passes}"
             summary = predict_frames(predictor, frames, KINECT2, place, hand="left", passes=passes)
             figures[f"kinect2_inside_hand (passes={passes})"] = summary["inside_hand"]
             figures[f"kinect2_frames_per_second (passes={passes})"] = summary["frames_per_second"]

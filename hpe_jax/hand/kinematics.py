@@ -88,13 +88,6 @@ def _chain(
     return jnp.concatenate([base[..., None, :], points], -2)
 
 
-def clip_to_limits(pose: HandPose) -> HandPose:
-    """The pose with every angle inside its limits."""
-    f = jnp.clip(pose.fingers, FINGER_LIMITS[:, 0], FINGER_LIMITS[:, 1])
-    t = jnp.clip(pose.thumb, THUMB_LIMITS[:, 0], THUMB_LIMITS[:, 1])
-    return pose._replace(fingers=f, thumb=t)
-
-
 def palm_points(shape: HandShape, fingers: Array, thumb: Array) -> Float[Array, "5 4 3"]:
     """Forward kinematics in the palm frame.
 
@@ -107,9 +100,9 @@ def palm_points(shape: HandShape, fingers: Array, thumb: Array) -> Float[Array, 
     """
     stretch = shape.palm * shape.scale
     sideways = SPLAY + fingers[:, 1]
-    zero, one = jnp.zeros(4), jnp.ones(4)
+    zero = jnp.zeros(4)
     forward = jnp.stack([jnp.sin(sideways), jnp.cos(sideways), zero], -1)
-    inward = jnp.stack([jnp.sin(CONVERGE) * one, zero, jnp.cos(CONVERGE) * one], -1)
+    inward = jnp.stack([jnp.sin(CONVERGE), zero, jnp.cos(CONVERGE)], -1)
     inward = inward - (inward * forward).sum(-1, keepdims=True) * forward
     inward = inward / jnp.linalg.norm(inward, axis=-1, keepdims=True)
     lengths = (shape.scale * shape.fingers[:4, None]) * PHALANGES

@@ -33,7 +33,7 @@ FEW_CHANNELS = 4  # up to here "fold_in" is best
 def conv3d(
     x: Float[Array, "B D H W Ci"],
     kernel: Float[Array, "kd kh kw Ci Co"],
-    bias: Float[Array, "Co"] | None = None,
+    bias: Float[Array, " Co"] | None = None,
     *,
     stride: int = 1,
     path: Path = "auto",
@@ -77,7 +77,7 @@ def conv3d(
 def upsample2(
     x: Float[Array, "B D H W Ci"],
     kernel: Float[Array, "2 2 2 Ci Co"],
-    bias: Float[Array, "Co"] | None = None,
+    bias: Float[Array, " Co"] | None = None,
 ) -> Float[Array, "B 2*D 2*H 2*W Co"]:
     """Transposed convolution with kernel 2 and stride 2, for every backend.
 

@@ -78,7 +78,7 @@ def _peaks(heatmaps: Array) -> Array:
     return _unravel(jnp.argmax(heatmaps.reshape(-1, joints), 0), height, width)
 
 
-def _parabola(profile: Float[Array, "N"], peak: Array) -> Array:
+def _parabola(profile: Float[Array, " N"], peak: Array) -> Array:
     """Offset from `peak` of the top of the parabola fitted to log(profile)."""
     x = jnp.arange(profile.shape[0], dtype=jnp.float32) - peak
     top = jnp.maximum(profile.max(), 1e-12)

@@ -41,7 +41,7 @@ def segment_hand(
 
 def centre_of_mass(
     points: Float[Array, "N 3"],
-    valid: Float[Array, "N"],
+    valid: Float[Array, " N"],
     start: Float[Array, "3"],
     cube_mm: float | Array,
     iterations: int = ITERATIONS,

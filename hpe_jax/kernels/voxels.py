@@ -93,7 +93,7 @@ def to_mm(voxels: Float[Array, "... N 3"], grid: Grid) -> Float[Array, "... N 3"
 
 
 def occupancy(
-    points: Float[Array, "N 3"], valid: Bool[Array, "N"], grid: Grid, size: int
+    points: Float[Array, "N 3"], valid: Bool[Array, " N"], grid: Grid, size: int
 ) -> Float[Array, "size size size"]:
     """1 where a voxel holds at least one valid point, else 0; points outside are dropped.
 

@@ -18,7 +18,6 @@ from hpe_jax import camera as cameras
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch, Source
 from hpe_jax.hand.kinematics import labels, place
-from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.kernels.localise import localise
 from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
 from hpe_jax.synthetic.render import render_depth
@@ -154,4 +153,4 @@ def make_source(config: Any, split: str, seed: int) -> Source:
     )
 
 
-__all__ = ["SKELETONS", "make_source", "render_frame"]
+__all__ = ["make_source", "render_frame"]

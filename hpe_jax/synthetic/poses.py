@@ -1,8 +1,8 @@
 """Random subjects, poses and viewpoints: plausible, varied and not self-intersecting.
 
 Everything is a pure function of a key, for one hand; `vmap` makes a batch. A few candidate
-poses are drawn and the one whose fingers and palm overlap least is kept, so that no frame
-needs a loop whose length depends on data.
+poses are drawn and the first whose fingers and palm do not overlap is kept (the least
+overlapping one if none is free), so that no frame needs a loop whose length depends on data.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 that wrap three.
 
 Tapered fingers are chains of cones; the palm, the ball of the thumb and the webs between the
-fingers are wedges. Everything is posed by moving sphere centres, so a surface costs 50
+fingers are wedges. Everything is posed by moving sphere centres, so a surface costs 42
 points. Radii are those of the template hand in `hand.kinematics` (mm).
 """
 
@@ -105,7 +105,7 @@ class SphereMesh(NamedTuple):
     """Sphere centres (S, 3) in the camera and radii (S,), mm; the topology is constant."""
 
     centres: Float[Array, "S 3"]
-    radii: Float[Array, "S"]
+    radii: Float[Array, " S"]
 
 
 def forearm_direction(wrist: Float[Array, "2"]) -> Float[Array, "3"]:
@@ -143,7 +143,6 @@ def hand_surface(
     last = f[:, 3] - f[:, 2]
     last_length = jnp.linalg.norm(last, axis=-1, keepdims=True)
     tip = f[:, 3] - last * jnp.minimum(TIP_INSET * s / last_length, 0.8)
-    # The proximal spheres of the fingers sink to the back of the hand, where knuckles are.
     fingers = jnp.concatenate([f[:, :3], tip[:, None]], 1)
     palm_local = jnp.asarray(PALM) * shape.palm * s
     # The ball of the thumb moves with the thumb's metacarpal.

@@ -92,12 +92,6 @@ def test_every_skeleton_has_its_joints_on_the_hand(name):
         kin.labels(points, SHAPE, "no such skeleton")
 
 
-def test_clip_to_limits():
-    p = kin.clip_to_limits(pose(np.full((4, 4), 9.0), np.full(5, -9.0)))
-    np.testing.assert_allclose(p.fingers, np.tile(kin.FINGER_LIMITS[:, 1], (4, 1)))
-    np.testing.assert_allclose(p.thumb, kin.THUMB_LIMITS[:, 0])
-
-
 def test_differentiable():
     fingers, thumb = random_angles(1)
     value = jax.grad(lambda f: kin.palm_points(SHAPE, f, jnp.asarray(thumb)).sum())(
