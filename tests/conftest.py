@@ -1,8 +1,11 @@
-"""Shared by all tests: where real samples are, and which checks run at import."""
+"""Shared by all tests: where real samples are, and where compiled functions are kept."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+# One cache for the session, before jax is imported: the programs that tests start compile what
+# others have compiled, and nothing is left in the user's own.
+_CACHE = tempfile.mkdtemp(prefix="hpe_jax_tests_")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["HPE_JAX_CACHE"] = _CACHE
 
 
 @pytest.fixture(scope="session")

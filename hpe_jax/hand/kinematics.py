@@ -31,7 +31,7 @@ WRIST_LABELS = np.array([[-17.5, 0, 0], [17.5, 0, 0]], np.float32)
 
 # Joint limits (radians): finger (mcp flexion, abduction, pip flexion, dip flexion) and
 # thumb (radial abduction, palmar abduction, pronation, mcp flexion, ip flexion).
-FINGER_LIMITS = np.radians([[-25, 95], [-30, 26], [-5, 110], [-10, 80]]).astype(np.float32)
+FINGER_LIMITS = np.radians([[-25, 95], [-32, 30], [-5, 110], [-10, 80]]).astype(np.float32)
 THUMB_LIMITS = np.radians([[-25, 70], [-15, 60], [0, 90], [-15, 65], [-25, 85]]).astype(np.float32)
 
 

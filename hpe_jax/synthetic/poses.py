@@ -76,7 +76,7 @@ def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array,
     fingers bent at the knuckles or hooked. Neighbours follow one another a little, and the
     last joint follows the middle one.
     """
-    k = jax.random.split(key, 12)
+    k = jax.random.split(key, 8)
     habit = jax.random.choice(k[0], 4, p=jnp.array([0.45, 0.2, 0.2, 0.15]))
     state = jax.random.choice(k[1], 3, (4,), p=jnp.array([0.5, 0.32, 0.18]))
     own = jnp.array([0.03, 0.95, 0.5])[state]
@@ -97,7 +97,7 @@ def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array,
     noise = jax.random.normal(k[4], (4, 4)) * jnp.radians(jnp.array([11.0, 5.0, 11.0, 8.0]))
     mcp = jnp.radians(-6.0 + 80.0 * curl * knuckle) + noise[:, 0]
     pip = jnp.radians(3.0 + 100.0 * curl * hook) + noise[:, 2]
-    spread = jax.random.uniform(k[5], (), minval=-5.0, maxval=21.0)
+    spread = jax.random.uniform(k[5], (), minval=-5.0, maxval=26.0)
     fan = jnp.radians(spread * jnp.array([-1.2, -0.4, 0.2, 1.0]))
     # Bent knuckles leave no room for spreading.
     abduction = (fan + noise[:, 1]) * jnp.clip(jnp.cos(mcp), 0.15, 1.0)
@@ -168,10 +168,10 @@ def _turn(axis: int, angle: Array) -> Float[Array, "3 3"]:
 def sample_rotation(key: PRNGKeyArray) -> Float[Array, "3 3"]:
     """Palm axes in the camera: mostly a raised hand whose palm faces the camera, turned about
     its own axis by any angle now and then, tilted, and rolled in the image."""
-    k = jax.random.split(key, 4)
+    k = jax.random.split(key, 5)
     facing = jnp.array([[1.0, 0, 0], [0, -1.0, 0], [0, 0, -1.0]])
     front = jnp.radians(32.0) * jax.random.normal(k[0], ())
-    around = jax.random.uniform(k[0], (), minval=-jnp.pi, maxval=jnp.pi)
+    around = jax.random.uniform(k[4], (), minval=-jnp.pi, maxval=jnp.pi)
     yaw = jnp.where(jax.random.bernoulli(k[1], 0.3), around, front)
     pitch = jnp.radians(28.0) * jax.random.normal(k[2], ())
     roll = jnp.radians(30.0) * jax.random.normal(k[3], ())
@@ -181,10 +181,10 @@ def sample_rotation(key: PRNGKeyArray) -> Float[Array, "3 3"]:
 def sample_wrist(key: PRNGKeyArray) -> Float[Array, "2"]:
     """Flexion and radial deviation: relaxed, or bent back so that the arm hides behind the palm."""
     k = jax.random.split(key, 2)
-    wrist = jnp.radians(jnp.array([28.0, 15.0])) * jax.random.normal(k[0], (2,))
+    wrist = jnp.radians(jnp.array([28.0, 19.0])) * jax.random.normal(k[0], (2,))
     behind = jax.random.bernoulli(k[1], 0.35)
     wrist = jnp.where(behind, wrist + jnp.array([-1.1, 0.0]), wrist)
-    return jnp.clip(wrist, jnp.array([-1.5, -0.65]), jnp.array([1.2, 0.5]))
+    return jnp.clip(wrist, jnp.array([-1.5, -0.75]), jnp.array([1.2, 0.55]))
 
 
 def sample_hand(

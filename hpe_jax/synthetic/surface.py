@@ -19,30 +19,31 @@ from hpe_jax.hand.kinematics import CMC, HandPoints, HandShape
 # Radii at mcp, pip, dip, tip of little … index, and cmc, mcp, ip, tip of the thumb.
 RADII = np.array(
     [
-        [11.5, 9.4, 8.2, 6.6],
-        [12.5, 10.4, 9.2, 7.4],
-        [13.0, 10.8, 9.6, 7.8],
-        [13.0, 10.8, 9.4, 7.6],
-        [17.0, 12.8, 11.6, 8.4],
+        [13.0, 10.4, 9.2, 8.0],
+        [14.5, 11.4, 10.2, 8.8],
+        [16.0, 11.8, 10.6, 9.2],
+        [16.0, 11.8, 10.4, 9.0],
+        [10.0, 13.6, 12.4, 10.2],
     ],
     np.float32,
 )
-TIP_INSET = 4.5  # the last sphere's centre lies this far before the labelled tip
+TIP_INSET = 4.0  # the last sphere's centre lies this far before the labelled tip
 # Points of the palm (x, y, n) and their radii.
 PALM = np.array(
     [
-        [-19, 2, 6],  # 0 wrist, ulnar side
-        [20, 2, 6],  # 1 wrist, radial side
-        [-38, 36, 12],  # 2 hypothenar, near the wrist
-        [-40, 62, 11],  # 3 hypothenar, near the little finger
-        [30, 62, 6],  # 4 first web, on the index metacarpal
-        [34, 36, 20],  # 5 ball of the thumb
-        [2, 55, 4],  # 6 hollow of the hand
-        [24, 20, 12],  # 7 scaphoid
+        [-18, 22, 13],  # 0 heel, ulnar side
+        [17, 22, 12],  # 1 heel, radial side
+        [-33, 38, 16],  # 2 hypothenar, near the wrist
+        [-38, 62, 15],  # 3 hypothenar, near the little finger
+        [30, 66, 11],  # 4 first web, on the index metacarpal
+        [34, 36, 19],  # 5 ball of the thumb
+        [2, 55, 8],  # 6 hollow of the hand
+        [23, 28, 13],  # 7 scaphoid
     ],
     np.float32,
 )
-PALM_RADII = np.array([18.5, 19.0, 17.0, 15.0, 13.5, 18.5, 16.0, 19.0], np.float32)
+PALM_RADII = np.array([18.5, 18.5, 17.0, 16.0, 14.5, 18.5, 17.0, 18.5], np.float32)
+WRIST = np.array([0.0, 15.0, 4.0], np.float32)  # where the hand turns on the forearm
 FOREARM = np.array([0.0, 14.0, 60.0, 140.0, 260.0], np.float32)  # mm from the wrist
 FOREARM_RADII = np.array([20.0, 20.5, 24.0, 32.0, 38.0], np.float32)
 FOREARM_HALF_WIDTH = np.array([18.0, 12.0, 10.0, 9.0, 8.0], np.float32)
@@ -165,7 +166,7 @@ def hand_surface(
     side = jnp.stack([jnp.cos(deviate), jnp.sin(deviate), 0.0 * deviate])
     along = jnp.asarray(FOREARM / FOREARM[-1]) * forearm_mm
     wide = jnp.interp(along, FOREARM, FOREARM_HALF_WIDTH) * s
-    middle = along[:, None] * back + jnp.array([0.0, 2.0, 5.0]) * s
+    middle = along[:, None] * back + WRIST * shape.palm * s
     arm = jnp.stack([middle - wide[:, None] * side, middle + wide[:, None] * side], 1)
     arm = arm.reshape(10, 3) @ axes + points.origin
     thick = jnp.linspace(shape.forearm[0], shape.forearm[1], 5)

@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules from `config.optimizer`.
 
-Fields: `name` (rmsprop, adam, adamw), `lr` (the peak), `decay` (of RMSProp), `weight_decay`
-(adamw), `clip_norm` (0 = off), `schedule` with `warmup` (updates of linear warm-up),
+Fields: `name` (rmsprop, adam, adamw, muon), `lr` (the peak), `decay` (of RMSProp),
+`weight_decay` (adamw), `adam_share` (muon), `clip_norm` (0 = off), `schedule` with `warmup` (updates of linear warm-up),
 `onecycle_peak` (share of the run at which the rate peaks), `step_every` and `step_factor`;
 `accumulate` and `ema` are read by `step`.
 """
@@ -13,13 +13,14 @@ from typing import Any
 import jax
 import optax
 from ml_collections import ConfigDict
+from optax.contrib import MuonDimensionNumbers
 
 from hpe_jax.errors import InputError
 
 SCHEDULES = ("constant", "onecycle", "cosine", "step")
 OF_RUN_LENGTH = ("onecycle", "cosine")
 """Schedules whose every value depends on how long the run is."""
-OPTIMIZERS = ("rmsprop", "adam", "adamw")
+OPTIMIZERS = ("rmsprop", "adam", "adamw", "muon")
 
 
 def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
@@ -48,10 +49,25 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, lr, warmup), schedule], [warmup])
 
 
+def _kernels(params: Any) -> Any:
+    """Which axes of a leaf are a matrix's rows and columns, for Muon; None for what is no kernel."""
+
+    def axes(leaf: jax.Array) -> MuonDimensionNumbers | None:
+        if leaf.ndim < 2:
+            return None
+        return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+    return jax.tree.map(axes, params)
+
+
 def make_optimizer(
     config: ConfigDict, schedule: optax.Schedule, frozen: Any = None
 ) -> optax.GradientTransformation:
     """The update rule.
+
+    "muon" (K. Jordan and others, 2024) replaces the update of every kernel by the nearest
+    orthogonal matrix, a kernel being read as (taps and input channels) x output channels;
+    biases and norms take Adam's steps, `adam_share` times as long.
 
     `frozen` is a tree of bools like the parameters; True ones never change and do not count
     towards the clipped norm.
@@ -66,6 +82,12 @@ def make_optimizer(
         rule = optax.adam(schedule)
     elif config.name == "adamw":
         rule = optax.adamw(schedule, weight_decay=config.weight_decay)
+    elif config.name == "muon":
+        rule = optax.contrib.muon(
+            schedule,
+            muon_weight_dimension_numbers=_kernels,
+            adam_learning_rate=lambda count: config.adam_share * schedule(count),
+        )
     else:
         raise InputError(f"optimizer.name={config.name!r} is unknown, expected one of {OPTIMIZERS}")
     if config.weight_decay and config.name != "adamw":
