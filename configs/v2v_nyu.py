@@ -111,7 +111,7 @@ def get_config(variant: str = "") -> ConfigDict:
                     "optimizer.name": "muon",
                     "optimizer.schedule": "onecycle",
                     "optimizer.lr": 0.03,
-                    "steps": 6000 if variant == "long" else 1000,
+                    "steps": 8000 if variant == "long" else 1000,
                     "eval_batch": 32,
                     "checkpoint_every": 500,
                 }

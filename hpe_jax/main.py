@@ -36,11 +36,12 @@ def main(argv: list[str]) -> int:
     # After the flags, so that --help and slips of the pen answer at once.
     # A failed save ends in one clear line here; the checkpointer would log a traceback for it.
     logging.set_verbosity(logging.FATAL)
-    from hpe_jax.compilation import use_cache
     from hpe_jax.errors import InputError, TrainingError, one_line
+    from hpe_jax.process import keep_memory, use_cache
     from hpe_jax.training import loop
 
     use_cache()
+    keep_memory()
     try:
         loop.run(_CONFIG.value, str(_WORKDIR.value))
     except (InputError, TrainingError, OSError) as error:

@@ -188,8 +188,8 @@ def _run(given: flags.FlagValues) -> None:
     if given.centres:
         centres = read_centres(given.centres, y_up=given.centres_y_up, frames=len(frames))
 
-    from hpe_jax.compilation import use_cache
     from hpe_jax.predictor import Predictor
+    from hpe_jax.process import use_cache
     from hpe_jax.training.checkpoints import load_model
 
     # A checkpoint that cannot be read ends in one line; the reader would warn of it before.

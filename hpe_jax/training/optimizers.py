@@ -1,9 +1,9 @@
 """Optimisers and learning-rate schedules from `config.optimizer`.
 
 Fields: `name` (rmsprop, adam, adamw, muon), `lr` (the peak), `decay` (of RMSProp),
-`weight_decay` (adamw), `adam_share` (muon), `clip_norm` (0 = off), `schedule` with `warmup` (updates of linear warm-up),
-`onecycle_peak` (share of the run at which the rate peaks), `step_every` and `step_factor`;
-`accumulate` and `ema` are read by `step`.
+`weight_decay` (adamw), `adam_share` (muon), `clip_norm` (0 = off), `schedule` with `warmup`
+(updates of linear warm-up), `onecycle_peak` (share of the run at which the rate peaks),
+`step_every` and `step_factor`; `accumulate` and `ema` are read by `step`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def _kernels(params: Any) -> Any:
-    """Which axes of a leaf are a matrix's rows and columns, for Muon; None for what is no kernel."""
+    """Which axes of a leaf are a matrix's rows and columns; None for what is no kernel."""
 
     def axes(leaf: jax.Array) -> MuonDimensionNumbers | None:
         if leaf.ndim < 2:
@@ -67,7 +67,7 @@ def make_optimizer(
 
     "muon" (K. Jordan and others, 2024) replaces the update of every kernel by the nearest
     orthogonal matrix, a kernel being read as (taps and input channels) x output channels;
-    biases and norms take Adam's steps, `adam_share` times as long.
+    biases and norms take the steps of Adam with Nesterov's momentum at `adam_share` times the rate.
 
     `frozen` is a tree of bools like the parameters; True ones never change and do not count
     towards the clipped norm.
