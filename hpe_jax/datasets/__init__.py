@@ -44,7 +44,11 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         from hpe_jax.datasets import nyu
 
         return nyu.make_source(data, split, seed)
+    if data.dataset == "icvl":
+        from hpe_jax.datasets import icvl
+
+        return icvl.make_source(data, split, seed)
     raise InputError(
-        f"data.root={data.root}: no reader for data.dataset={data.dataset!r} yet, only for 'nyu'; "
-        "leave data.root empty to use synthetic hands"
+        f"data.root={data.root}: no reader for data.dataset={data.dataset!r} yet, only for 'nyu' "
+        "and 'icvl'; leave data.root empty to use synthetic hands"
     )

@@ -18,33 +18,26 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Float
 
 from hpe_jax import camera as cameras
 from hpe_jax.camera import uvd_to_xyz
-from hpe_jax.datasets.centres import read_centres
 from hpe_jax.datasets.depth_io import read_depth
-from hpe_jax.datasets.patches import empty_cube, find_hand, hand_patch, outside_frame
+from hpe_jax.datasets.recorded import Recording, recorded_source
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import NYU_COLUMNS
 
 SECOND_SUBJECT = 2440
 SECOND_SUBJECT_CUBE = 5 / 6
-CENTRES = ("gt", "com", "file")
 
 # uvd and xyz labels differ by the rounding of the constants (0.05 mm); a flipped axis or
 # another camera's labels differ by centimetres.
 _AGREE_MM = 2.0
-_MAX_SKIPS = 1000
-_THREADS = min(16, 2 * (os.cpu_count() or 1))
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +46,10 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     """NYU as a `Source`.
 
     Args:
-      data: the config's `data` section. Used here: `root`, `centre` ("gt", the mean of the
-        14 joints; "com", `kernels.localise` on the whole frame; "file", with `centre_file`,
-        in which "{split}" is replaced by the split's name, y up as published), `cube_mm`,
-        `patch`, `extent_mm`, `centre_jitter_mm`, `skip_unreadable`, `view` (default 1).
-      split: "train" or "test". Only training centres are jittered, and only training frames
-        may be skipped.
-      seed: with an example's number (see `frames`), decides that example's jitter.
+      data: the config's `data` section. Used here: `root`, `cube_mm`, `view` (default 1), and
+        what `recorded.recorded_source` uses.
+      split: "train" or "test".
+      seed: of the jitter of training centres.
 
     Raises:
       InputError: data that is missing, not where it is expected, or inconsistent. A frame
@@ -69,19 +59,22 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     folder = find_split(data.root, split, view)
     joints = read_labels(folder / "joint_data.mat", view)
     frames = list_split(folder, view, len(joints))
-    examples = _Examples(data, split, seed, frames, joints)
-    name = "nyu" if view == 1 else f"nyu-view{view}"
-    return Source(
-        name=name,
-        split=split,
-        size=len(frames),
-        centre=data.centre,
+    cube = np.full(len(frames), data.cube_mm, np.float32)
+    if split == "test":
+        cube[SECOND_SUBJECT:] *= SECOND_SUBJECT_CUBE
+    size = (cameras.NYU.height, cameras.NYU.width)
+    recording = Recording(
+        name="nyu" if view == 1 else f"nyu-view{view}",
         skeleton="nyu",
-        camera=cameras.NYU.intrinsics,
-        load=examples.load,
-        expand=lambda loaded: loaded,
-        skipped=examples.skipped,
+        camera=cameras.NYU,
+        frames=frames,
+        read=lambda i: read_depth(frames[i], size=size),
+        joints=joints,
+        joint_valid=np.ones(joints.shape[:2], bool),
+        cube=cube,
+        centres_y_up=True,
     )
+    return recorded_source(data, split, seed, recording)
 
 
 def find_split(root: str | Path, split: str, view: int = 1) -> Path:
@@ -161,124 +154,6 @@ def read_labels(path: Path, view: int = 1) -> Float[np.ndarray, "N 14 3"]:
     if apart.any():
         log.warning("%s: joint_uvd and joint_xyz disagree in %d frames", path, apart.sum())
     return joints.astype(np.float32)
-
-
-class _Examples:
-    """The examples of a split; `load` reads any of them through grain's reader threads."""
-
-    def __init__(self, data: Any, split: str, seed: int, frames: list[Path], joints: np.ndarray):
-        self.patch, self.extent_mm = int(data.patch), float(data.extent_mm)
-        self.jitter_mm = float(data.centre_jitter_mm) if split == "train" else 0.0
-        self.skip = bool(data.skip_unreadable) and split == "train"
-        self.seed, self.frames, self.joints = seed, frames, joints
-        self.cube = np.full(len(frames), data.cube_mm, np.float32)
-        if split == "test":
-            self.cube[SECOND_SUBJECT:] *= SECOND_SUBJECT_CUBE
-        self.centre = self._centre_source(data, split)
-        self.centre_name = str(data.centre_file if data.centre == "file" else data.centre)
-        self.skipped: set[int] = set()
-        self.lock = threading.Lock()  # grain reads from several threads
-
-    def _centre_source(
-        self, data: Any, split: str
-    ) -> Callable[[int, np.ndarray], Float[np.ndarray, "3"]]:
-        camera = cameras.NYU.intrinsics
-        if data.centre == "gt":
-            return lambda i, depth: self.joints[i].mean(0)
-        if data.centre == "file":
-            if not data.centre_file:
-                raise InputError("data.centre=file: expected data.centre_file to name a file")
-            path = str(data.centre_file).replace("{split}", split)
-            centres = read_centres(path, y_up=True, frames=len(self.frames))
-
-            def from_file(i: int, depth: np.ndarray) -> np.ndarray:
-                if np.isnan(centres[i]).any():
-                    raise InputError(f"{path}: line {i + 1}: no centre for {self.frames[i]}")
-                return centres[i]
-
-            return from_file
-        if data.centre == "com":
-            found = np.full((len(self.frames), 3), np.nan, np.float32)
-
-            def from_depth(i: int, depth: np.ndarray) -> np.ndarray:
-                # Found once; two threads that both look find the same.
-                if np.isnan(found[i]).any():
-                    centre = find_hand(depth, camera, float(self.cube[i]))
-                    if centre is None:
-                        raise InputError(f"{self.frames[i]}: no hand found in this frame")
-                    found[i] = centre
-                return found[i]
-
-            return from_depth
-        if data.centre == "refined":
-            raise InputError(
-                "data.centre=refined: not built yet; expected one of " + ", ".join(CENTRES)
-            )
-        raise InputError(f"data.centre={data.centre}: expected one of {', '.join(CENTRES)}")
-
-    def read(self, number: int) -> dict[str, np.ndarray]:
-        """One example; InputError naming the frame if it cannot be used."""
-        index = number % len(self.frames)
-        size = (cameras.NYU.height, cameras.NYU.width)
-        depth = read_depth(self.frames[index], size=size)
-        centre = np.asarray(self.centre(index, depth), np.float32)
-        if outside_frame(centre, cameras.NYU.intrinsics, depth.shape):
-            raise InputError(
-                f"{self.frames[index]}: its centre {np.round(centre).tolist()} mm "
-                f"({self.centre_name}) is outside the frame"
-            )
-        if self.jitter_mm:
-            # By (seed, number): a resumed run sees the same centre, another epoch another one.
-            noise = np.random.default_rng([self.seed, number]).normal(0, self.jitter_mm, 3)
-            centre = centre + noise.astype(np.float32)
-        example = hand_patch(
-            depth, centre, cameras.NYU.intrinsics, patch=self.patch, extent_mm=self.extent_mm
-        )
-        if empty_cube(example, float(self.cube[index])):
-            raise InputError(
-                f"{self.frames[index]}: empty crop, no reading within "
-                f"{self.cube[index]:g} mm about the {np.round(centre).tolist()} mm centre"
-            )
-        return example | {
-            "joints": self.joints[index],
-            "joint_valid": np.ones(self.joints.shape[1], bool),
-            "cube": self.cube[index],
-        }
-
-    def read_or_next(self, number: int) -> dict[str, np.ndarray]:
-        """Like `read`; where skipping is allowed, the next usable frame stands in."""
-        epoch, index = divmod(number, len(self.frames))
-        for attempt in range(_MAX_SKIPS):
-            candidate = (index + attempt) % len(self.frames)
-            try:
-                return self.read(epoch * len(self.frames) + candidate)
-            except InputError as error:
-                if not self.skip:
-                    raise
-                with self.lock:
-                    new = candidate not in self.skipped
-                    self.skipped.add(candidate)
-                if new:
-                    log.warning("skipped %s (%d frames skipped so far)", error, len(self.skipped))
-        raise InputError(f"{self.frames[index]}: {_MAX_SKIPS} unusable frames in a row")
-
-    def load(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """`Source.load`: the examples of these numbers, stacked along a leading axis."""
-        wanted = [int(i) for i in indices]
-        options = grain.ReadOptions(
-            num_threads=min(_THREADS, len(wanted)), prefetch_buffer_size=max(1, len(wanted))
-        )
-        examples = (
-            grain.MapDataset.source(wanted)
-            .map(self.read_or_next)
-            .to_iter_dataset(options)
-            .batch(len(wanted), batch_fn=_stack)
-        )
-        return next(iter(examples))
-
-
-def _stack(examples: Any) -> dict[str, np.ndarray]:
-    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
 def _frame_name(view: int, index: int) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from hpe_jax.camera import NYU, depth_to_points, flip_y, uvd_to_xyz, xyz_to_uvd
-from hpe_jax.datasets import make_source, nyu
+from hpe_jax.datasets import make_source, nyu, recorded
 from hpe_jax.errors import InputError
 from hpe_jax.frames import epoch_indices
 from hpe_jax.hand.skeletons import NYU_COLUMNS
@@ -164,13 +164,13 @@ def test_jitter_is_by_seed_and_number_and_only_in_training(tmp_path):
 
 def test_hands_are_looked_for_once_a_frame(tmp_path, monkeypatch):
     make_tree(tmp_path)
-    looked, find_hand = [], nyu.find_hand
+    looked, find_hand = [], recorded.find_hand
 
     def counting(*given):
         looked.append(1)
         return find_hand(*given)
 
-    monkeypatch.setattr(nyu, "find_hand", counting)
+    monkeypatch.setattr(recorded, "find_hand", counting)
     data = config(tmp_path, centre="com", centre_jitter_mm=10.0)
     source = make_source(data, "train", 0)
     first, again, later = (source.load(np.array(n)) for n in ([0, 1], [1, 0], [6, 7]))

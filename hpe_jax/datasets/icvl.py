@@ -1,0 +1,127 @@
+"""The ICVL hand data set (Tang et al. 2014), read as it is published.
+
+Layout, below a root that may also be the folder holding it:
+
+    Training/labels.txt      Training/Depth/SESSION/image_NNNN.png
+    Testing/test_seq_1.txt   Testing/Depth/test_seq_1/image_NNNN.png    and the same for 2
+
+A line of a label file is a path below `Depth/` and 16 times u, v, d (pixels, pixels, mm), y
+down. Depth is a 16-bit PNG in mm, 0 where there is none. Besides some 22,000 recorded frames,
+in sessions named by a date such as 201403121135, `Training` holds them rotated in the image
+in folders with short names such as `-90`: 331,006 in all. Of those only the recorded ones are
+used unless `data.rotated` asks for all.
+
+Some training images are missing in the published archives: `data.skip_unreadable` replaces
+those, and counts them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from hpe_jax import camera as cameras
+from hpe_jax.camera import uvd_to_xyz
+from hpe_jax.datasets.depth_io import read_depth
+from hpe_jax.datasets.recorded import Recording, recorded_source
+from hpe_jax.errors import InputError
+from hpe_jax.frames import Source
+
+FOLDERS = {"train": "Training", "test": "Testing"}
+LABELS = {"train": ("labels.txt",), "test": ("test_seq_1.txt", "test_seq_2.txt")}
+JOINTS = 16
+
+# Rotated copies lie in folders with names of at most so many characters.
+_SHORT = 6
+
+
+def make_source(data: Any, split: str, seed: int) -> Source:
+    """ICVL as a `Source`.
+
+    Args:
+      data: the config's `data` section. Used here: `root`, `cube_mm`, `rotated` (default
+        False), and what `recorded.recorded_source` uses.
+      split: "train" or "test".
+      seed: of the jitter of training centres.
+
+    Raises:
+      InputError: label files that are missing, not where they are expected, or wrong. A frame
+        that cannot be used raises it from `load`, unless it may be skipped.
+    """
+    folder = find_split(data.root, split)
+    frames: list[Path] = []
+    labels: list[np.ndarray] = []
+    for name in LABELS[split]:
+        paths, uvd = read_labels(folder / name)
+        frames += [folder / "Depth" / path for path in paths]
+        labels.append(uvd)
+    uvd = np.concatenate(labels)
+    if split == "train" and not data.get("rotated", False):
+        kept = [len(f.relative_to(folder / "Depth").parts[0]) > _SHORT for f in frames]
+        frames = [f for f, keep in zip(frames, kept, strict=True) if keep]
+        uvd = uvd[np.array(kept, bool)]
+    camera = cameras.ICVL.intrinsics.astype(np.float64)
+    joints = np.asarray(uvd_to_xyz(uvd, camera), np.float32)
+    size = (cameras.ICVL.height, cameras.ICVL.width)
+    recording = Recording(
+        name="icvl",
+        skeleton="icvl",
+        camera=cameras.ICVL,
+        frames=frames,
+        read=lambda i: read_depth(frames[i], size=size),
+        joints=joints,
+        joint_valid=np.ones(joints.shape[:2], bool),
+        cube=np.full(len(frames), data.cube_mm, np.float32),
+        centres_y_up=False,
+    )
+    return recorded_source(data, split, seed, recording)
+
+
+def find_split(root: str | Path, split: str) -> Path:
+    """The folder of one split; InputError with what was expected where if there is none."""
+    folder = Path(root) / FOLDERS[split]
+    missing = [str(folder / name) for name in LABELS[split] if not (folder / name).is_file()]
+    if not (folder / "Depth").is_dir():
+        missing.append(f"{folder / 'Depth'}/")
+    if missing:
+        raise InputError(
+            f"data.root={root}: not the ICVL data set; expected {' and '.join(missing)} "
+            "(a root holds Training/ and Testing/)"
+        )
+    return folder
+
+
+def read_labels(path: Path) -> tuple[list[Path], Float[np.ndarray, "N 16 3"]]:
+    """Frames (relative paths) and uvd labels (pixels, pixels, mm) of a label file.
+
+    Raises:
+      InputError: the file is unreadable or empty, or a line is not a path and 48 finite numbers
+        with positive depths.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a readable text file of labels") from error
+    paths: list[Path] = []
+    rows: list[np.ndarray] = []
+    for i, line in enumerate(lines):
+        words = line.split()
+        if not words:
+            continue  # The published files have blank lines.
+        try:
+            row = np.array([float(word) for word in words[1:]])
+        except ValueError:
+            row = np.empty(0)
+        if row.shape != (3 * JOINTS,) or not np.isfinite(row).all() or (row[2::3] <= 0).any():
+            raise InputError(
+                f"{path}: line {i + 1}: expected a path and {JOINTS} times u, v, d with d > 0, "
+                f"found {line[:60]!r}"
+            )
+        paths.append(Path(words[0]))
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path}: holds no label")
+    return paths, np.stack(rows).reshape(-1, JOINTS, 3)

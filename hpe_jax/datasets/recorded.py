@@ -1,0 +1,212 @@
+"""What all recorded data sets do alike: centres, jitter, patches, skipping, reading in threads.
+
+A data set's own file knows its layout and fills in a `Recording`; `recorded_source` makes a
+`Source` of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+from jaxtyping import Bool, Float
+
+from hpe_jax.camera import CameraSpec
+from hpe_jax.datasets.centres import read_centres
+from hpe_jax.datasets.patches import empty_cube, find_hand, hand_patch, outside_frame
+from hpe_jax.errors import InputError
+from hpe_jax.frames import Source
+
+CENTRES = ("gt", "com", "file")
+
+_MAX_SKIPS = 1000
+_THREADS = min(16, 2 * (os.cpu_count() or 1))
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The frames of one split as a data set stores them.
+
+    Attributes:
+      name: of the source, printed on every result.
+      skeleton: key into `hand.skeletons.SKELETONS`.
+      camera: of the whole frames.
+      frames: N files, for messages.
+      read: depth (mm, 0 = no reading) of frame i, the whole frame.
+      joints: (N, J, 3) mm, y down.
+      joint_valid: (N, J); False entries are neither trained on nor scored.
+      cube: (N,) mm, edge of each frame's hand cube.
+      centres_y_up: whether the data set's published centre files count y up.
+    """
+
+    name: str
+    skeleton: str
+    camera: CameraSpec
+    frames: Sequence[Path]
+    read: Callable[[int], Float[np.ndarray, "H W"]]
+    joints: Float[np.ndarray, "N J 3"]
+    joint_valid: Bool[np.ndarray, "N J"]
+    cube: Float[np.ndarray, " N"]
+    centres_y_up: bool
+
+
+def recorded_source(data: Any, split: str, seed: int, recording: Recording) -> Source:
+    """A `Source` of recorded frames.
+
+    Args:
+      data: the config's `data` section. Used here: `centre` ("gt", the mean of the joints;
+        "com", `kernels.localise` on the whole frame; "file", with `centre_file`, in which
+        "{split}" is replaced by the split's name, y as published), `patch`, `extent_mm`,
+        `centre_jitter_mm`, `skip_unreadable`.
+      split: "train" or "test". Only training centres are jittered, and only training frames
+        may be skipped.
+      seed: with an example's number (see `frames`), decides that example's jitter.
+      recording: the frames.
+
+    Raises:
+      InputError: no frame, or centres that cannot be had. A frame that cannot be used raises
+        it from `load`, unless it may be skipped.
+    """
+    if not recording.frames:
+        raise InputError(f"data.root={data.root}: holds no frame of the {split} split")
+    examples = _Examples(data, split, seed, recording)
+    return Source(
+        name=recording.name,
+        split=split,
+        size=len(recording.frames),
+        centre=data.centre,
+        skeleton=recording.skeleton,
+        camera=recording.camera.intrinsics,
+        load=examples.load,
+        expand=lambda loaded: loaded,
+        skipped=examples.skipped,
+    )
+
+
+class _Examples:
+    """The examples of a split; `load` reads any of them through grain's reader threads."""
+
+    def __init__(self, data: Any, split: str, seed: int, recording: Recording):
+        self.patch, self.extent_mm = int(data.patch), float(data.extent_mm)
+        self.jitter_mm = float(data.centre_jitter_mm) if split == "train" else 0.0
+        self.skippable = split == "train"
+        self.skip = bool(data.skip_unreadable) and self.skippable
+        self.seed, self.recording, self.frames = seed, recording, recording.frames
+        self.camera = recording.camera.intrinsics
+        self.centre = self._centre_source(data, split)
+        self.centre_name = str(data.centre_file if data.centre == "file" else data.centre)
+        self.skipped: set[int] = set()
+        self.lock = threading.Lock()  # grain reads from several threads
+
+    def _centre_source(
+        self, data: Any, split: str
+    ) -> Callable[[int, np.ndarray], Float[np.ndarray, "3"]]:
+        joints, valid = self.recording.joints, self.recording.joint_valid
+        if data.centre == "gt":
+            return lambda i, depth: joints[i][valid[i]].mean(0)
+        if data.centre == "file":
+            if not data.centre_file:
+                raise InputError("data.centre=file: expected data.centre_file to name a file")
+            path = str(data.centre_file).replace("{split}", split)
+            centres = read_centres(path, y_up=self.recording.centres_y_up, frames=len(self.frames))
+
+            def from_file(i: int, depth: np.ndarray) -> np.ndarray:
+                if np.isnan(centres[i]).any():
+                    raise InputError(f"{path}: line {i + 1}: no centre for {self.frames[i]}")
+                return centres[i]
+
+            return from_file
+        if data.centre == "com":
+            found = np.full((len(self.frames), 3), np.nan, np.float32)
+
+            def from_depth(i: int, depth: np.ndarray) -> np.ndarray:
+                # Found once; two threads that both look find the same.
+                if np.isnan(found[i]).any():
+                    centre = find_hand(depth, self.camera, float(self.recording.cube[i]))
+                    if centre is None:
+                        raise InputError(f"{self.frames[i]}: no hand found in this frame")
+                    found[i] = centre
+                return found[i]
+
+            return from_depth
+        if data.centre == "refined":
+            raise InputError(
+                "data.centre=refined: not built yet; expected one of " + ", ".join(CENTRES)
+            )
+        raise InputError(f"data.centre={data.centre}: expected one of {', '.join(CENTRES)}")
+
+    def read(self, number: int) -> dict[str, np.ndarray]:
+        """One example; InputError naming the frame if it cannot be used."""
+        index = number % len(self.frames)
+        cube = self.recording.cube[index]
+        if not self.recording.joint_valid[index].any():
+            raise InputError(f"{self.frames[index]}: no usable joint is labelled in this frame")
+        depth = self.recording.read(index)
+        centre = np.asarray(self.centre(index, depth), np.float32)
+        if outside_frame(centre, self.camera, depth.shape):
+            raise InputError(
+                f"{self.frames[index]}: its centre {np.round(centre).tolist()} mm "
+                f"({self.centre_name}) is outside the frame"
+            )
+        if self.jitter_mm:
+            # By (seed, number): a resumed run sees the same centre, another epoch another one.
+            noise = np.random.default_rng([self.seed, number]).normal(0, self.jitter_mm, 3)
+            centre = centre + noise.astype(np.float32)
+        example = hand_patch(depth, centre, self.camera, patch=self.patch, extent_mm=self.extent_mm)
+        if empty_cube(example, float(cube)):
+            raise InputError(
+                f"{self.frames[index]}: empty crop, no reading within "
+                f"{cube:g} mm about the {np.round(centre).tolist()} mm centre"
+            )
+        return example | {
+            "joints": self.recording.joints[index],
+            "joint_valid": self.recording.joint_valid[index],
+            "cube": cube,
+        }
+
+    def read_or_next(self, number: int) -> dict[str, np.ndarray]:
+        """Like `read`; where skipping is allowed, the next usable frame stands in."""
+        epoch, index = divmod(number, len(self.frames))
+        for attempt in range(_MAX_SKIPS):
+            candidate = (index + attempt) % len(self.frames)
+            try:
+                return self.read(epoch * len(self.frames) + candidate)
+            except InputError as error:
+                if not self.skip and self.skippable:
+                    hint = "--config.data.skip_unreadable=True replaces such training frames"
+                    raise InputError(f"{error}; {hint}") from error
+                if not self.skip:
+                    raise
+                with self.lock:
+                    new = candidate not in self.skipped
+                    self.skipped.add(candidate)
+                if new:
+                    log.warning("skipped %s (%d frames skipped so far)", error, len(self.skipped))
+        raise InputError(f"{self.frames[index]}: {_MAX_SKIPS} unusable frames in a row")
+
+    def load(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """`Source.load`: the examples of these numbers, stacked along a leading axis."""
+        wanted = [int(i) for i in indices]
+        options = grain.ReadOptions(
+            num_threads=min(_THREADS, len(wanted)), prefetch_buffer_size=max(1, len(wanted))
+        )
+        examples = (
+            grain.MapDataset.source(wanted)
+            .map(self.read_or_next)
+            .to_iter_dataset(options)
+            .batch(len(wanted), batch_fn=_stack)
+        )
+        return next(iter(examples))
+
+
+def _stack(examples: Any) -> dict[str, np.ndarray]:
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}

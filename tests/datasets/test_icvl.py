@@ -1,0 +1,132 @@
+"""The ICVL reader on small made-up trees in the published layout, with its real test labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from hpe_jax.camera import ICVL, uvd_to_xyz
+from hpe_jax.datasets import icvl, make_source
+from hpe_jax.errors import InputError
+
+CAMERA = ICVL.intrinsics.astype(np.float64)
+
+
+def config(root, **changes):
+    fields = dict(
+        dataset="icvl", root=str(root), centre="gt", centre_file="", cube_mm=200.0, patch=96,
+        extent_mm=300.0, centre_jitter_mm=0.0, skip_unreadable=False, rotated=False,
+    )  # fmt: skip
+    return ConfigDict(fields | changes)
+
+
+def make_tree(root):
+    """A square "hand" in each of six training frames (two rotated) and of two test sequences."""
+    rng = np.random.default_rng(0)
+    wanted = {
+        "Training/labels.txt": [
+            *(f"201403121135/image_{i:04d}.png" for i in range(3)),
+            *("201403121140/image_0000.png", "-90/image_0000.png", "45/image_0002.png"),
+        ],
+        "Testing/test_seq_1.txt": [f"test_seq_1/image_{i:04d}.png" for i in range(2)],
+        "Testing/test_seq_2.txt": ["test_seq_2/image_0000.png"],
+    }
+    labels = {}
+    for file, names in wanted.items():
+        folder = root / file.split("/")[0]
+        lines = []
+        for name in names:
+            middle = rng.uniform([120, 90, 250], [200, 150, 450])
+            uvd = middle + rng.uniform(-20, 20, (16, 3))
+            depth = np.zeros((240, 320), np.uint16)
+            u, v = middle[:2].astype(int)
+            depth[v - 35 : v + 35, u - 35 : u + 35] = round(middle[2])
+            path = folder / "Depth" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(depth).save(path)
+            labels[name] = uvd
+            lines.append(" ".join([name, *(f"{x:.3f}" for x in uvd.ravel())]) + " ")
+        (root / file).write_text("\n".join(lines) + "\n\n")
+    return labels
+
+
+def test_frames_labels_and_order(tmp_path):
+    labels = make_tree(tmp_path)
+    source = make_source(config(tmp_path), "test", 0)
+    assert (source.name, source.size, source.skeleton) == ("icvl", 3, "icvl")
+    batch = source.load(np.arange(3))
+    names = ["test_seq_1/image_0000.png", "test_seq_1/image_0001.png", "test_seq_2/image_0000.png"]
+    expected = uvd_to_xyz(np.stack([labels[n] for n in names]), CAMERA)
+    np.testing.assert_allclose(batch["joints"], expected, atol=0.02)
+    np.testing.assert_allclose(batch["centre"], expected.mean(1), atol=0.02)
+    for i, name in enumerate(names):  # Each frame with its own labels.
+        seen = batch["depth"][i][batch["depth"][i] > 0]
+        assert abs(np.median(seen) - labels[name][:, 2].mean()) < 15
+    assert (batch["cube"] == 200).all() and batch["joint_valid"].all()
+
+
+def test_rotated_copies_are_left_out_unless_asked_for(tmp_path):
+    labels = make_tree(tmp_path)
+    assert make_source(config(tmp_path), "train", 0).size == 4
+    source = make_source(config(tmp_path, rotated=True), "train", 0)
+    assert source.size == 6
+    np.testing.assert_allclose(
+        source.load(np.array([4]))["joints"][0],
+        uvd_to_xyz(labels["-90/image_0000.png"], CAMERA),
+        atol=0.02,
+    )
+
+
+def test_missing_training_images_are_named_or_replaced(tmp_path):
+    make_tree(tmp_path)
+    (tmp_path / "Training/Depth/201403121135/image_0001.png").unlink()
+    with pytest.raises(InputError, match=r"201403121135/image_0001\.png: no such.*skip_unreadable"):
+        make_source(config(tmp_path), "train", 0).load(np.arange(4))
+    source = make_source(config(tmp_path, skip_unreadable=True), "train", 0)
+    batch = source.load(np.arange(4))
+    assert source.skipped == {1}
+    np.testing.assert_array_equal(batch["joints"][1], batch["joints"][2])
+
+
+def test_missing_or_misrooted_data(tmp_path):
+    with pytest.raises(InputError, match=r"expected .*Training/labels\.txt and .*Training/Depth/"):
+        make_source(config(tmp_path / "nothing"), "train", 0)
+    make_tree(tmp_path)
+    with pytest.raises(InputError, match="not the ICVL data set"):
+        make_source(config(tmp_path / "Training"), "train", 0)
+    (tmp_path / "Testing/test_seq_2.txt").unlink()
+    with pytest.raises(InputError, match=r"expected .*test_seq_2\.txt .a root"):
+        make_source(config(tmp_path), "test", 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("a.png 1 2 3", "line 2: expected a path and 16 times u, v, d"),
+        ("a.png " + "nan " * 48, "line 2: expected"),
+        ("a.png " + "1 2 -3 " * 16, "line 2: expected .* d > 0"),
+    ],
+)
+def test_bad_labels(tmp_path, line, match):
+    make_tree(tmp_path)
+    path = tmp_path / "Testing/test_seq_1.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], line]))
+    with pytest.raises(InputError, match=match) as error:
+        make_source(config(tmp_path), "test", 0)
+    assert "test_seq_1.txt" in str(error.value)
+    path.write_text("\n\n")
+    with pytest.raises(InputError, match="holds no label"):
+        make_source(config(tmp_path), "test", 0)
+
+
+def test_real_test_labels_are_the_published_ground_truth(shared_data):
+    """The data set's own label files, both sequences: the rows of the field's ground truth."""
+    published = shared_data / "published" / "icvl"
+    files = [icvl.read_labels(published / name) for name in icvl.LABELS["test"]]
+    assert [len(paths) for paths, _ in files] == [702, 894]
+    uvd = np.concatenate([labels for _, labels in files])
+    truth = np.loadtxt(published / "groundtruth.txt").reshape(-1, 16, 3)
+    np.testing.assert_allclose(uvd, truth, atol=0.01)
