@@ -10,9 +10,8 @@ variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 (none)     the paper: 88 voxels, arg-max decode, RMSProp   a GPU; ten epochs of 72,757 frames
 `subvoxel` the same, decoded between the voxels            the same
-`quick`    32 voxels, a narrower network, one-cycle Adam   minutes on two CPU cores
-`long`     `quick` with seven times the examples           about an hour of two CPU cores (not yet
-                                                           run to its end)
+`quick`    32 voxels, a narrower network, one-cycle Muon   minutes on two CPU cores
+`long`     `quick` with eight times the examples           the better part of an hour of those
 ========== =============================================== ===================================
 
 On synthetic-nyu `quick` reaches 17.7 mm (best constant pose 52.8 mm, centres `com`).

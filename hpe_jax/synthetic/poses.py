@@ -181,10 +181,10 @@ def sample_rotation(key: PRNGKeyArray) -> Float[Array, "3 3"]:
 def sample_wrist(key: PRNGKeyArray) -> Float[Array, "2"]:
     """Flexion and radial deviation: relaxed, or bent back so that the arm hides behind the palm."""
     k = jax.random.split(key, 2)
-    wrist = jnp.radians(jnp.array([28.0, 19.0])) * jax.random.normal(k[0], (2,))
+    wrist = jnp.radians(jnp.array([28.0, 24.0])) * jax.random.normal(k[0], (2,))
     behind = jax.random.bernoulli(k[1], 0.35)
     wrist = jnp.where(behind, wrist + jnp.array([-1.1, 0.0]), wrist)
-    return jnp.clip(wrist, jnp.array([-1.5, -0.75]), jnp.array([1.2, 0.55]))
+    return jnp.clip(wrist, jnp.array([-1.5, -0.85]), jnp.array([1.2, 0.65]))
 
 
 def sample_hand(

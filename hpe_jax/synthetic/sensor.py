@@ -1,8 +1,8 @@
 """What a depth camera does to a perfect depth image; every part can be left out.
 
-Structured-light and time-of-flight cameras fray silhouettes, lose pixels at edges and on
-surfaces seen at a grazing angle, tear holes, and answer in steps whose noise grows with the
-square of the distance.
+Structured-light and time-of-flight cameras fray silhouettes, mix what is in front of an edge
+with what is behind it, lose pixels at edges and on surfaces seen at a grazing angle, tear
+holes, and answer in steps whose noise grows with the square of the distance.
 """
 
 from __future__ import annotations
@@ -40,6 +40,29 @@ def _normal(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "H W"]:
     return (total - 510.0) / 147.8
 
 
+def _flying(keys: PRNGKeyArray, z: Float[Array, "H W"]) -> Float[Array, "H W"]:
+    """Mixed pixels: at silhouettes a reading lies between the hand and what is behind it.
+
+    Time-of-flight cameras trail such curtains from every edge; other cameras do so little. The
+    pixels on an edge and those just outside it are taken, some of them, and put back by
+    lengths that are exponentially distributed.
+    """
+    draw = jax.random.uniform(keys[0], (3,))
+    outside, inside = jnp.maximum(1.4 * draw[0] - 0.4, 0.0), 0.8 * draw[1]
+    length = 4.0 + 50.0 * draw[2] ** 2
+    # The image's rim is no edge.
+    around = jnp.stack(
+        [jnp.concatenate([z[1:], z[-1:]]), jnp.concatenate([z[:1], z[:-1]]),
+         jnp.concatenate([z[:, 1:], z[:, -1:]], 1), jnp.concatenate([z[:, :1], z[:, :-1]], 1)]
+    )  # fmt: skip
+    trail = -length * jnp.log1p(-_uniform(keys[1], z.shape))
+    beside = around.max(0)  # Of the hand's pixels beside one that shows nothing.
+    u = _uniform(keys[2], z.shape)
+    edge = ((around == 0.0) | (around > z + 25.0)).any(0)
+    fringe = jnp.where((beside > 0.0) & (u < outside), beside + trail, 0.0)
+    return jnp.where(z > 0.0, z + jnp.where(edge & (u < inside), trail, 0.0), fringe)
+
+
 def sense(
     key: PRNGKeyArray, depth: Float[Array, "H W"], pixel_mm: Float[Array, ""]
 ) -> Float[Array, "H W"]:
@@ -51,7 +74,7 @@ def sense(
       pixel_mm: width of a pixel at the hand, so that slopes are known.
     """
     h, w = depth.shape
-    k = jax.random.split(key, 9)
+    k = jax.random.split(key, 12)
     strength = jax.random.uniform(k[8], ())
     # Fringe: a pixel reads the depth a little beside it.
     fringe = (0.5 + 2.0 * strength) / pixel_mm
@@ -59,6 +82,7 @@ def sense(
     row = jnp.clip(jnp.arange(h)[:, None] + down, 0, h - 1)
     column = jnp.clip(jnp.arange(w)[None, :] + right, 0, w - 1)
     z = depth[row, column]
+    z = _flying(k[9:12], z)
     seen = z > 0.0
     # Drop-outs: at edges with high probability, on steep surfaces with some, anywhere rarely.
     steep = jnp.maximum(
