@@ -33,6 +33,21 @@ def test_some_pixels_are_lost_and_none_appear_far_from_the_object():
     assert (out[:, :8] == 0).all() and (out[:, :, 56:] == 0).all()
 
 
+def test_mixed_pixels_trail_behind_edges_only():
+    """Some images have curtains behind their silhouettes; nothing else is put far back."""
+    out = read(700.0, 64)
+    behind = np.where(out > 0, out - 700.0, 0.0)
+    # What the fringe, at most some 7 pixels wide, and the mixing beside it cannot reach.
+    assert np.abs(behind[:, 26:38, 26:38]).max() < 25
+    edge = behind.copy()
+    edge[:, 26:38, 26:38] = 0
+    curtains = (edge > 30).sum((1, 2))
+    assert (curtains == 0).sum() >= 5 and (curtains > 20).sum() >= 20
+    assert edge.min() > -25  # Never in front.
+    outside = (out[:, :16] > 0).any((1, 2))
+    assert outside.sum() >= 20
+
+
 def test_deterministic():
     a = sense(jax.random.key(3), plate(600.0), jnp.float32(4.0))
     b = sense(jax.random.key(3), plate(600.0), jnp.float32(4.0))
