@@ -14,7 +14,7 @@ variant    what it is                                      hardware and time
 `long`     `quick` with eight times the examples           the better part of an hour of those
 ========== =============================================== ===================================
 
-On synthetic-nyu `quick` reaches 17.7 mm (best constant pose 52.8 mm, centres `com`).
+On synthetic-nyu `quick` reaches 16.9 mm (best constant pose 52.6 mm, centres `com`).
 
 The paper reports 8.42 mm on NYU with an ensemble of ten models and refined centres; a single
 model is worse, and the arg-max costs 2.74 mm of that, which `subvoxel` wins back.
@@ -106,7 +106,7 @@ def get_config(variant: str = "") -> ConfigDict:
                     "data.patch": 128,  # pixels every 5 mm are enough for 8 mm voxels
                     "method.kernel_std": 0.0,  # He; BatchNorm hides the scale, not its eps
                     "method.output_std": 0.0001,  # begins at heatmaps of zero, which most are
-                    # RMSProp at the paper's rate takes days; Muon needs a third of Adam's examples.
+                    # RMSProp at the paper's rate takes days; Adam needs twice Muon's examples.
                     "optimizer.name": "muon",
                     "optimizer.schedule": "onecycle",
                     "optimizer.lr": 0.03,
