@@ -100,7 +100,7 @@ def write_joints(
         raise InputError(f"{path}: joints of shape {values.shape}, expected (frames, joints, 3)")
     bad = ~np.isfinite(values).all((1, 2))
     if bad.any():
-        raise InputError(f"{path}: frame {int(bad.argmax())} to be written is not finite")
+        raise InputError(f"{path}: frame {int(np.argmax(bad))} to be written is not finite")
     if names is not None and len(names) != len(values):
         raise InputError(f"{path}: {len(names)} names for {len(values)} frames")
     rows = [" ".join(f"{x:.3f}" for x in row) for row in values.reshape(len(values), -1)]

@@ -47,6 +47,7 @@ def _flying(keys: PRNGKeyArray, z: Float[Array, "H W"]) -> Float[Array, "H W"]:
     pixels on an edge and those just outside it are taken, some of them, and put back by
     lengths that are exponentially distributed.
     """
+    h, w = z.shape
     draw = jax.random.uniform(keys[0], (3,))
     outside, inside = jnp.maximum(1.4 * draw[0] - 0.4, 0.0), 0.8 * draw[1]
     length = 4.0 + 50.0 * draw[2] ** 2
@@ -55,9 +56,9 @@ def _flying(keys: PRNGKeyArray, z: Float[Array, "H W"]) -> Float[Array, "H W"]:
         [jnp.concatenate([z[1:], z[-1:]]), jnp.concatenate([z[:1], z[:-1]]),
          jnp.concatenate([z[:, 1:], z[:, -1:]], 1), jnp.concatenate([z[:, :1], z[:, :-1]], 1)]
     )  # fmt: skip
-    trail = -length * jnp.log1p(-_uniform(keys[1], z.shape))
+    trail = -length * jnp.log1p(-_uniform(keys[1], (h, w)))
     beside = around.max(0)  # Of the hand's pixels beside one that shows nothing.
-    u = _uniform(keys[2], z.shape)
+    u = _uniform(keys[2], (h, w))
     edge = ((around == 0.0) | (around > z + 25.0)).any(0)
     fringe = jnp.where((beside > 0.0) & (u < outside), beside + trail, 0.0)
     return jnp.where(z > 0.0, z + jnp.where(edge & (u < inside), trail, 0.0), fringe)
