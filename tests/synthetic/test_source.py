@@ -47,8 +47,13 @@ def test_contract(batch):
     assert (batch["depth"] >= 0).all() and ((batch["depth"] > 0).sum((1, 2)) > 100).all()
 
 
-def test_joints_lie_on_the_rendered_hand(batch):
-    """Most joints project onto the depth image, a little behind the surface or hidden by it."""
+def test_joints_lie_on_the_rendered_hand():
+    """Most joints project onto the depth image, a little behind the surface or hidden by it.
+
+    Without the sensor's faults: they put readings at silhouettes behind the joints there.
+    """
+    source = make_source(config(synthetic=dict(sensor=False, forearm=True)), "train", 0)
+    batch = jax.device_get(jax.jit(source.expand)(source.load(np.arange(24))))
     behind = []
     for i in range(24):
         uvd = cameras.xyz_to_uvd(batch["joints"][i], batch["camera"][i])
