@@ -1,4 +1,4 @@
-"""What a depth camera does to a perfect depth image; every part can be left out.
+"""What a depth camera does to a perfect depth image.
 
 Structured-light and time-of-flight cameras fray silhouettes, mix what is in front of an edge
 with what is behind it, lose pixels at edges and on surfaces seen at a grazing angle, tear
@@ -57,7 +57,7 @@ def _flying(keys: PRNGKeyArray, z: Float[Array, "H W"]) -> Float[Array, "H W"]:
          jnp.concatenate([z[:, 1:], z[:, -1:]], 1), jnp.concatenate([z[:, :1], z[:, :-1]], 1)]
     )  # fmt: skip
     trail = -length * jnp.log1p(-_uniform(keys[1], (h, w)))
-    beside = around.max(0)  # Of the hand's pixels beside one that shows nothing.
+    beside = around.max(0)  # What a pixel just outside would mix with the background.
     u = _uniform(keys[2], (h, w))
     edge = ((around == 0.0) | (around > z + 25.0)).any(0)
     fringe = jnp.where((beside > 0.0) & (u < outside), beside + trail, 0.0)
