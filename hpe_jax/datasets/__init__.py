@@ -48,7 +48,6 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         from hpe_jax.datasets import icvl
 
         return icvl.make_source(data, split, seed)
-    raise InputError(
-        f"data.root={data.root}: no reader for data.dataset={data.dataset!r} yet, only for 'nyu' "
-        "and 'icvl'; leave data.root empty to use synthetic hands"
-    )
+    from hpe_jax.datasets import msra
+
+    return msra.make_source(data, split, seed)

@@ -66,15 +66,16 @@ def recorded_source(data: Any, split: str, seed: int, recording: Recording) -> S
       data: the config's `data` section. Used here: `centre` ("gt", the mean of the joints;
         "com", `kernels.localise` on the whole frame; "file", with `centre_file`, in which
         "{split}" is replaced by the split's name, y as published), `patch`, `extent_mm`,
-        `centre_jitter_mm`, `skip_unreadable`.
-      split: "train" or "test". Only training centres are jittered, and only training frames
-        may be skipped.
+        `centre_jitter_mm`, `skip_unreadable` (in training the next usable frame replaces an
+        unusable one), `stand_in` (default False; in a test the frame before it is looked at
+        instead, which still counts).
+      split: "train" or "test". Only training centres are jittered.
       seed: with an example's number (see `frames`), decides that example's jitter.
       recording: the frames.
 
     Raises:
       InputError: no frame, or centres that cannot be had. A frame that cannot be used raises
-        it from `load`, unless it may be skipped.
+        it from `load`, unless another may replace it; `Source.skipped` collects those.
     """
     if not recording.frames:
         raise InputError(f"data.root={data.root}: holds no frame of the {split} split")
@@ -96,10 +97,11 @@ class _Examples:
     """The examples of a split; `load` reads any of them through grain's reader threads."""
 
     def __init__(self, data: Any, split: str, seed: int, recording: Recording):
-        self.patch, self.extent_mm = int(data.patch), float(data.extent_mm)
-        self.jitter_mm = float(data.centre_jitter_mm) if split == "train" else 0.0
-        self.skippable = split == "train"
-        self.skip = bool(data.skip_unreadable) and self.skippable
+        self.patch_px, self.extent_mm = int(data.patch), float(data.extent_mm)
+        self.training = split == "train"
+        self.jitter_mm = float(data.centre_jitter_mm) if self.training else 0.0
+        self.option = "skip_unreadable" if self.training else "stand_in"
+        self.replace = bool(data.get(self.option, False))
         self.seed, self.recording, self.frames = seed, recording, recording.frames
         self.camera = recording.camera.intrinsics
         self.centre = self._centre_source(data, split)
@@ -144,12 +146,10 @@ class _Examples:
             )
         raise InputError(f"data.centre={data.centre}: expected one of {', '.join(CENTRES)}")
 
-    def read(self, number: int) -> dict[str, np.ndarray]:
-        """One example; InputError naming the frame if it cannot be used."""
+    def patch(self, number: int) -> dict[str, np.ndarray]:
+        """One example without its labels; InputError naming the frame if it cannot be used."""
         index = number % len(self.frames)
         cube = self.recording.cube[index]
-        if not self.recording.joint_valid[index].any():
-            raise InputError(f"{self.frames[index]}: no usable joint is labelled in this frame")
         depth = self.recording.read(index)
         centre = np.asarray(self.centre(index, depth), np.float32)
         if outside_frame(centre, self.camera, depth.shape):
@@ -161,31 +161,46 @@ class _Examples:
             # By (seed, number): a resumed run sees the same centre, another epoch another one.
             noise = np.random.default_rng([self.seed, number]).normal(0, self.jitter_mm, 3)
             centre = centre + noise.astype(np.float32)
-        example = hand_patch(depth, centre, self.camera, patch=self.patch, extent_mm=self.extent_mm)
+        example = hand_patch(
+            depth, centre, self.camera, patch=self.patch_px, extent_mm=self.extent_mm
+        )
         if empty_cube(example, float(cube)):
             raise InputError(
                 f"{self.frames[index]}: empty crop, no reading within "
                 f"{cube:g} mm about the {np.round(centre).tolist()} mm centre"
             )
-        return example | {
-            "joints": self.recording.joints[index],
-            "joint_valid": self.recording.joint_valid[index],
-            "cube": cube,
-        }
+        return example | {"cube": cube}
 
-    def read_or_next(self, number: int) -> dict[str, np.ndarray]:
-        """Like `read`; where skipping is allowed, the next usable frame stands in."""
-        epoch, index = divmod(number, len(self.frames))
+    def read(self, number: int) -> dict[str, np.ndarray]:
+        """One example; InputError naming the frame if it cannot be used."""
+        labels = self.labels(number % len(self.frames))
+        return self.patch(number) | labels
+
+    def labels(self, index: int) -> dict[str, np.ndarray]:
+        valid = self.recording.joint_valid[index]
+        if not valid.any():
+            raise InputError(f"{self.frames[index]}: no usable joint is labelled in this frame")
+        return {"joints": self.recording.joints[index], "joint_valid": valid}
+
+    def read_or_other(self, number: int) -> dict[str, np.ndarray]:
+        """Like `read`; where that is allowed, another frame is used for an unusable one.
+
+        In training the next usable frame takes its place, labels and all. In a test every label
+        counts: there the last usable frame before it (after it, for the first) is looked at.
+        """
+        count = len(self.frames)
+        epoch, index = divmod(number, count)
         for attempt in range(_MAX_SKIPS):
-            candidate = (index + attempt) % len(self.frames)
+            candidate = (index + attempt if self.training else abs(index - attempt)) % count
             try:
-                return self.read(epoch * len(self.frames) + candidate)
+                if self.training:
+                    return self.read(epoch * count + candidate)
+                return self.patch(candidate) | self.labels(index)
             except InputError as error:
-                if not self.skip and self.skippable:
-                    hint = "--config.data.skip_unreadable=True replaces such training frames"
-                    raise InputError(f"{error}; {hint}") from error
-                if not self.skip:
-                    raise
+                if not self.replace:
+                    raise InputError(
+                        f"{error}; --config.data.{self.option}=True lets another frame stand in"
+                    ) from error
                 with self.lock:
                     new = candidate not in self.skipped
                     self.skipped.add(candidate)
@@ -201,7 +216,7 @@ class _Examples:
         )
         examples = (
             grain.MapDataset.source(wanted)
-            .map(self.read_or_next)
+            .map(self.read_or_other)
             .to_iter_dataset(options)
             .batch(len(wanted), batch_fn=_stack)
         )

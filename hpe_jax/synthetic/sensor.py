@@ -1,7 +1,7 @@
 """What a depth camera does to a perfect depth image.
 
-Structured-light and time-of-flight cameras fray silhouettes, mix what is in front of an edge
-with what is behind it, lose pixels at edges and on surfaces seen at a grazing angle, tear
+Structured-light cameras fray silhouettes and lose pixels there; time-of-flight cameras mix what
+is in front of an edge with what is behind it. Both lose surfaces seen at a grazing angle, tear
 holes, and answer in steps whose noise grows with the square of the distance.
 """
 
@@ -40,16 +40,15 @@ def _normal(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "H W"]:
     return (total - 510.0) / 147.8
 
 
-def _flying(keys: PRNGKeyArray, z: Float[Array, "H W"]) -> Float[Array, "H W"]:
+def _curtain(keys: PRNGKeyArray, z: Float[Array, "H W"]) -> Float[Array, "H W"]:
     """Mixed pixels: at silhouettes a reading lies between the hand and what is behind it.
 
-    Time-of-flight cameras trail such curtains from every edge; other cameras do so little. The
-    pixels on an edge and those just outside it are taken, some of them, and put back by
-    lengths that are exponentially distributed.
+    The pixels on an edge, and in most images those just outside it, are put back by lengths
+    that are exponentially distributed.
     """
     h, w = z.shape
     draw = jax.random.uniform(keys[0], (3,))
-    outside, inside = jnp.maximum(1.4 * draw[0] - 0.4, 0.0), 0.8 * draw[1]
+    outside, inside = jnp.where(draw[0] < 0.75, 0.95, 0.0), draw[1]
     length = 4.0 + 50.0 * draw[2] ** 2
     # The image's rim is no edge.
     around = jnp.stack(
@@ -76,20 +75,23 @@ def sense(
     """
     h, w = depth.shape
     k = jax.random.split(key, 12)
-    strength = jax.random.uniform(k[8], ())
-    # Fringe: a pixel reads the depth a little beside it.
-    fringe = (0.5 + 2.0 * strength) / pixel_mm
+    strength, kind = jax.random.uniform(k[8], (2,))
+    # Time-of-flight cameras trail curtains from edges that are clean; the others fray them.
+    flight = kind < 0.5
+    # Fraying: a pixel reads the depth a little beside it.
+    fringe = jnp.where(flight, 0.3, 0.5 + 2.0 * strength) / pixel_mm
     down, right = (jnp.round(fringe * _normal(k[i], (h, w))).astype(int) for i in (0, 7))
     row = jnp.clip(jnp.arange(h)[:, None] + down, 0, h - 1)
     column = jnp.clip(jnp.arange(w)[None, :] + right, 0, w - 1)
     z = depth[row, column]
-    z = _flying(k[9:12], z)
+    z = jnp.where(flight, _curtain(k[9:12], z), z)
     seen = z > 0.0
-    # Drop-outs: at edges with high probability, on steep surfaces with some, anywhere rarely.
+    # Drop-outs: at frayed edges often, on steep surfaces sometimes, anywhere rarely.
     steep = jnp.maximum(
         jnp.abs(z - jnp.roll(z, 1, 0)), jnp.abs(z - jnp.roll(z, 1, 1))
     ) / jnp.maximum(pixel_mm, 1e-3)
-    lose = 0.004 + strength * jnp.where(steep > 6.0, 0.3, jnp.clip(0.06 * (steep - 1.5), 0.0, 0.2))
+    at_edge, on_slope = jnp.where(flight, 0.05, 0.3), jnp.clip(0.06 * (steep - 1.5), 0.0, 0.2)
+    lose = 0.004 + strength * jnp.where(steep > 6.0, at_edge, on_slope)
     seen &= _uniform(k[1], (h, w)) > lose
     # Holes: a few small discs.
     at = jax.random.uniform(k[2], (3, 2), maxval=jnp.array([h, w], jnp.float32))

@@ -26,7 +26,7 @@ FREE_KEYS = (
     *("steps", "epochs", "epoch_examples", "log_every", "checkpoint_every", "keep_checkpoints"),
     *("test_frames", "eval_every", "eval_batch", "init_from", "init_pattern"),
     *("method.decode", "method.top_k"),  # How heatmaps are read changes no parameter.
-    *("data.root", "data.centre_file", "data.skip_unreadable"),
+    *("data.root", "data.centre_file", "data.skip_unreadable", "data.stand_in"),
 )
 
 

@@ -228,6 +228,7 @@ def train(
             "train_seconds": round(seconds, 3),
             "examples_seen": steps * config.batch,
             "frames_skipped": len(train_source.skipped),
+            "frames_stood_in": len(test_source.skipped),
             "device": device_name(),
         }
         metrics = write_results(workdir, evaluation, test_source, history.rows, extra)

@@ -216,8 +216,6 @@ def test_missing_or_misrooted_data(tmp_path):
         make_source(config(tmp_path / "nyu"), "test", 0)
     with pytest.raises(InputError, match="not the NYU data set"):
         make_source(config(tmp_path / "nyu" / "dataset" / "train"), "train", 0)
-    with pytest.raises(InputError, match="no reader for data.dataset='msra'"):
-        make_source(config(tmp_path, dataset="msra"), "train", 0)
     with pytest.raises(InputError, match="cameras 1, 2 and 3"):
         make_source(config(tmp_path / "nyu", view=4), "train", 0)
 

@@ -34,7 +34,7 @@ def test_some_pixels_are_lost_and_none_appear_far_from_the_object():
 
 
 def test_mixed_pixels_trail_behind_edges_only():
-    """Some images have curtains behind their silhouettes; nothing else is put far back."""
+    """Half of the images may have curtains behind silhouettes; nothing else is put far back."""
     out = read(700.0, 64)
     behind = np.where(out > 0, out - 700.0, 0.0)
     # What the fringe, at most some 7 pixels wide, and the mixing beside it cannot reach.
@@ -42,7 +42,7 @@ def test_mixed_pixels_trail_behind_edges_only():
     edge = behind.copy()
     edge[:, 26:38, 26:38] = 0
     curtains = (edge > 30).sum((1, 2))
-    assert (curtains == 0).sum() >= 5 and (curtains > 20).sum() >= 20
+    assert (curtains == 0).sum() >= 20 and (curtains > 20).sum() >= 12
     assert edge.min() > -25  # Never in front.
     outside = (out[:, :16] > 0).any((1, 2))
     assert outside.sum() >= 20
