@@ -16,11 +16,13 @@ class Affine(NamedTuple):
       angle: (...,) radians.
       scale: (...,) enlargement.
       shift: (..., 3) voxels.
+      aspect: (...,) width over height.
     """
 
     angle: Float[Array, "..."]
     scale: Float[Array, "..."]
     shift: Float[Array, "... 3"]
+    aspect: Float[Array, "..."]
 
 
 def draw_affine(
@@ -29,6 +31,7 @@ def draw_affine(
     scale: tuple[float, float] = (1.0, 1.0),
     rotation_deg: float = 0.0,
     margin: int = 0,
+    aspect: tuple[float, float] = (1.0, 1.0),
 ) -> Affine:
     """Draw one example's augmentation; `vmap` over keys for a batch.
 
@@ -38,6 +41,7 @@ def draw_affine(
       rotation_deg: the in-plane rotation is uniform within plus and minus this.
       margin: canvas minus grid, in voxels. The grid is a crop of the canvas that starts at a
         whole voxel 0..margin, uniform for each axis; `margin / 2` would be the centre crop.
+      aspect: bounds of the uniform ratio of width to height.
     """
     key_scale, key_angle, key_crop = jax.random.split(key, 3)
     limit = jnp.deg2rad(rotation_deg)
@@ -46,4 +50,5 @@ def draw_affine(
         jax.random.uniform(key_angle, minval=-limit, maxval=limit),
         jax.random.uniform(key_scale, minval=scale[0], maxval=scale[1]),
         margin / 2 - start.astype(jnp.float32),
+        jax.random.uniform(jax.random.fold_in(key, 1), minval=aspect[0], maxval=aspect[1]),
     )

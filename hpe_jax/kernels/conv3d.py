@@ -1,4 +1,4 @@
-"""3-D convolution and x2 up-sampling that are quick on CPUs and accelerators alike.
+"""Convolution, x2 pooling and up-sampling that are quick on CPUs and accelerators alike.
 
 XLA's 3-D convolution is quick on accelerators and about ten times too slow on CPUs, while its
 2-D convolution is quick everywhere. So there are two paths with the same numbers, chosen by
@@ -96,20 +96,40 @@ def upsample2(
     return y if bias is None else y + bias
 
 
-def max_pool2(x: Float[Array, "B 2*D 2*H 2*W C"]) -> Float[Array, "B D H W C"]:
-    """Maximum over blocks of 2x2x2; ties share the gradient.
+def conv2d(
+    x: Float[Array, "B H W Ci"],
+    kernel: Float[Array, "kh kw Ci Co"],
+    bias: Float[Array, " Co"] | None = None,
+    *,
+    stride: int = 1,
+) -> Float[Array, "B h w Co"]:
+    """Cross-correlate an image with a kernel, "SAME" padding."""
+    y = _conv2d(x, kernel, stride)
+    return y if bias is None else y + bias
+
+
+def max_pool2(x: Float[Array, "B *S C"]) -> Float[Array, "B *s C"]:
+    """Maximum over blocks of 2 along each extent of images or volumes; ties share the gradient.
 
     Written with slices, since the gradient of `lax.reduce_window` is slow on CPUs.
     """
-    for axis in (1, 2, 3):
+    for axis in range(1, x.ndim - 1):
         if x.shape[axis] % 2:
-            raise ValueError(f"max_pool2 needs even extents, got {x.shape[1:4]}")
+            raise ValueError(f"max_pool2 needs even extents, got {x.shape[1:-1]}")
         shape = (*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
         pairs = x.reshape(shape)
         x = jnp.maximum(
             lax.index_in_dim(pairs, 0, axis + 1, keepdims=False),
             lax.index_in_dim(pairs, 1, axis + 1, keepdims=False),
         )
+    return x
+
+
+def nearest2(x: Float[Array, "B *s C"]) -> Float[Array, "B *S C"]:
+    """Images or volumes of twice the extents, every value repeated."""
+    for axis in range(1, x.ndim - 1):
+        shape = (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
+        x = jnp.stack([x, x], axis + 1).reshape(shape)
     return x
 
 

@@ -30,13 +30,13 @@ class Grid(NamedTuple):
     Attributes:
       origin: (..., 3) mm, the middle of the cube.
       rotation: (..., 3, 3).
-      scale: (...,) voxels per mm.
+      scale: (..., 3) voxels per mm along each axis.
       offset: (..., 3) voxel coordinate of the origin.
     """
 
     origin: Float[Array, "... 3"]
     rotation: Float[Array, "... 3 3"]
-    scale: Float[Array, "..."]
+    scale: Float[Array, "... 3"]
     offset: Float[Array, "... 3"]
 
 
@@ -47,6 +47,7 @@ def make_grid(
     *,
     angle: Float[Array, "..."] | float = 0.0,
     scale: Float[Array, "..."] | float = 1.0,
+    aspect: Float[Array, "..."] | float = 1.0,
     shift: Float[Array, "... 3"] | float = 0.0,
 ) -> Grid:
     """A grid of `size`^3 voxels over the cube of edge `cube_mm` about `centre`.
@@ -58,6 +59,7 @@ def make_grid(
       angle: in-plane rotation of the content (about the z axis through the centre), radians,
         from x towards y.
       scale: enlarges the content about the centre.
+      aspect: stretches the turned content's width over its height by this, its area kept.
       shift: moves the content, voxels (x, y, z).
     """
     centre = jnp.asarray(centre, jnp.float32)
@@ -68,8 +70,35 @@ def make_grid(
     rows = [(cos, -sin, zero), (sin, cos, zero), (zero, zero, one)]
     rotation = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
     per_mm = jnp.asarray(scale, jnp.float32) * size / jnp.asarray(cube_mm, jnp.float32)
+    wide = jnp.sqrt(jnp.asarray(aspect, jnp.float32))
+    per_axis = jnp.stack(jnp.broadcast_arrays(per_mm * wide, per_mm / wide, per_mm), -1)
     offset = jnp.broadcast_to((size - 1) / 2 + jnp.asarray(shift, jnp.float32), centre.shape)
-    return Grid(centre, rotation, jnp.broadcast_to(per_mm, batch), offset)
+    return Grid(centre, rotation, jnp.broadcast_to(per_axis, centre.shape), offset)
+
+
+def tighten(points: Float[Array, "N 3"], valid: Bool[Array, " N"], grid: Grid, size: int) -> Grid:
+    """Move and enlarge a grid so that the points inside it fill it along their longest side.
+
+    Args:
+      points: mm.
+      valid: which of them count.
+      grid: of one example, turned and stretched as wanted; `vmap` for more.
+      size: voxels along an edge.
+
+    Returns:
+      the grid whose middle is the middle of the points' box; `grid` itself if it holds none.
+      A box narrower than a fifth of the grid counts as that wide.
+    """
+    voxels = to_voxels(points, grid)
+    inside = valid & jnp.all((voxels >= -0.5) & (voxels < size - 0.5), -1)
+    low = jnp.where(inside[:, None], voxels, jnp.inf).min(0)
+    high = jnp.where(inside[:, None], voxels, -jnp.inf).max(0)
+    some = inside.any()
+    low, high = jnp.where(some, low, -0.5), jnp.where(some, high, size - 0.5)
+    # A little smaller than the grid, so that no point lies on its face.
+    grow = jnp.where(some, 0.999 * size / jnp.maximum((high - low).max(), size / 5), 1.0)
+    offset = (grid.offset - (low + high) / 2) * grow + (size - 1) / 2
+    return grid._replace(scale=grid.scale * grow, offset=offset)
 
 
 def coarsen(grid: Grid, factor: int) -> Grid:
@@ -82,12 +111,12 @@ def to_voxels(points: Float[Array, "... N 3"], grid: Grid) -> Float[Array, "... 
     local = points - grid.origin[..., None, :]
     # Written out: a matrix product of 3 x 3 would run in reduced precision on accelerators.
     turned = sum(local[..., None, i] * grid.rotation[..., None, :, i] for i in range(3))
-    return turned * grid.scale[..., None, None] + grid.offset[..., None, :]
+    return turned * grid.scale[..., None, :] + grid.offset[..., None, :]
 
 
 def to_mm(voxels: Float[Array, "... N 3"], grid: Grid) -> Float[Array, "... N 3"]:
     """Points in mm at continuous voxel coordinates; the inverse of `to_voxels`."""
-    local = (voxels - grid.offset[..., None, :]) / grid.scale[..., None, None]
+    local = (voxels - grid.offset[..., None, :]) / grid.scale[..., None, :]
     turned = sum(local[..., None, i] * grid.rotation[..., None, i, :] for i in range(3))
     return turned + grid.origin[..., None, :]
 
@@ -114,6 +143,28 @@ def occupancy(
     flat = lax.optimization_barrier(jnp.where(inside, (z * size + y) * size + x, size**3))
     volume = jnp.zeros(size**3, jnp.float32).at[flat].set(1.0, mode="drop")
     return volume.reshape(size, size, size)
+
+
+def depth_map(
+    points: Float[Array, "N 3"], valid: Bool[Array, " N"], grid: Grid, size: int
+) -> Float[Array, "size size"]:
+    """The grid seen along its z axis: how near the nearest point of each column is.
+
+    Args:
+      points, valid, grid, size: as for `occupancy`.
+
+    Returns:
+      (H, W) = (y, x), float32: 1 at the grid's near face, 0 at its far face and where a column
+      is empty.
+    """
+    voxels = to_voxels(points, grid)
+    index = jnp.floor(voxels + 0.5)
+    inside = valid & jnp.all((index >= 0) & (index < size), -1)
+    x, y = (jnp.where(inside, index[:, i], 0).astype(jnp.int32) for i in range(2))
+    flat = lax.optimization_barrier(jnp.where(inside, y * size + x, size**2))
+    near = 1.0 - (voxels[:, 2] + 0.5) / size
+    image = jnp.zeros(size**2, jnp.float32).at[flat].max(near, mode="drop")
+    return image.reshape(size, size)
 
 
 def voxelise(

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array
 
 # What a leaf starts as, by its name; kernels are drawn.
-CONSTANTS = {"bias": 0.0, "mean": 0.0, "scale": 1.0, "var": 1.0}
+CONSTANTS = {"bias": 0.0, "count": 0.0, "mean": 0.0, "scale": 1.0, "var": 1.0}
 
 
 def init_variables(

@@ -31,8 +31,8 @@ from hpe_jax.kernels.conv3d import max_pool2
 from hpe_jax.kernels.decode import decoder
 from hpe_jax.kernels.heatmaps import gaussian_heatmaps
 from hpe_jax.kernels.voxels import Grid, coarsen, make_grid, to_mm, to_voxels, voxelise
+from hpe_jax.layers.blocks import Conv, ConvBlock, ResidualBlock, Upsample
 from hpe_jax.layers.init import init_variables
-from hpe_jax.layers.volumetric import Conv3d, ConvBlock, ResidualBlock, Upsample
 from hpe_jax.methods.base import Method, Metrics, Variables
 
 POOL = 2  # input voxels to an output voxel
@@ -80,7 +80,7 @@ class V2VNet(nn.Module):
 
         x = ConvBlock(full, 1, 1, self.dtype, name="head1")(x, train)
         x = ConvBlock(full, 1, 1, self.dtype, name="head2")(x, train)
-        return Conv3d(self.joints, 1, 1, self.dtype, name="output")(x).astype(jnp.float32)
+        return Conv(self.joints, 1, 1, self.dtype, name="output")(x).astype(jnp.float32)
 
 
 def volumes(batch: Batch, grid: Grid, size: int) -> Float[Array, "B S S S 1"]:

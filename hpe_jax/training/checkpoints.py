@@ -25,7 +25,9 @@ from hpe_jax.training.state import State, eval_variables, leaf_name
 FREE_KEYS = (
     *("steps", "epochs", "epoch_examples", "log_every", "checkpoint_every", "keep_checkpoints"),
     *("test_frames", "eval_every", "eval_batch", "init_from", "init_pattern"),
-    *("method.decode", "method.top_k"),  # How heatmaps are read changes no parameter.
+    # How maps are read changes no parameter.
+    *("method.decode", "method.top_k", "method.candidates", "method.kernel_mm"),
+    *("method.iterations", "method.weighted"),
     *("data.root", "data.centre_file", "data.skip_unreadable", "data.stand_in"),
 )
 

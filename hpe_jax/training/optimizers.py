@@ -1,7 +1,8 @@
 """Optimisers and learning-rate schedules from `config.optimizer`.
 
-Fields: `name` (rmsprop, adam, adamw, muon), `lr` (the peak), `decay` (of RMSProp),
-`weight_decay` (adamw), `adam_share` (muon), `clip_norm` (0 = off), `schedule` with `warmup`
+Fields: `name` (rmsprop, adam, adamw, muon), `lr` (the peak), `decay` (of RMSProp), `b1` (Adam's
+momentum), `weight_decay` (adam: added to the gradient, as an L2 penalty would be; adamw:
+decoupled), `adam_share` (muon), `clip_norm` and `clip_value` (0 = off), `schedule` with `warmup`
 (updates of linear warm-up), `onecycle_peak` (share of the run at which the rate peaks),
 `step_every` and `step_factor`; `accumulate` and `ema` are read by `step`.
 """
@@ -79,9 +80,11 @@ def make_optimizer(
             schedule, decay=config.decay, eps=1e-8, initial_scale=0.0, eps_in_sqrt=False
         )
     elif config.name == "adam":
-        rule = optax.adam(schedule)
+        penalty = optax.add_decayed_weights(config.weight_decay)
+        rule = optax.adam(schedule, b1=config.b1)
+        rule = optax.chain(penalty, rule) if config.weight_decay else rule
     elif config.name == "adamw":
-        rule = optax.adamw(schedule, weight_decay=config.weight_decay)
+        rule = optax.adamw(schedule, b1=config.b1, weight_decay=config.weight_decay)
     elif config.name == "muon":
         rule = optax.contrib.muon(
             schedule,
@@ -90,9 +93,11 @@ def make_optimizer(
         )
     else:
         raise InputError(f"optimizer.name={config.name!r} is unknown, expected one of {OPTIMIZERS}")
-    if config.weight_decay and config.name != "adamw":
-        raise InputError(f"optimizer.weight_decay is for adamw only, not {config.name}")
+    if config.weight_decay and config.name not in ("adam", "adamw"):
+        raise InputError(f"optimizer.weight_decay is for adam and adamw, not {config.name}")
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    if config.clip_value:
+        clip = optax.chain(clip, optax.clip(config.clip_value))
     if frozen is None:
         return optax.chain(clip, rule)
     still = optax.masked(optax.set_to_zero(), frozen)

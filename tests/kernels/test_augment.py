@@ -21,3 +21,11 @@ def test_bounds_and_spread():
 def test_nothing_to_draw():
     draw = draw_affine(jax.random.key(3))
     assert (draw.angle, draw.scale, draw.shift.tolist()) == (0.0, 1.0, [0.0, 0.0, 0.0])
+    assert draw.aspect == 1.0
+
+
+def test_aspect_changes_no_other_draw():
+    plain, other = (draw_affine(jax.random.key(4), rotation_deg=9.0, aspect=a)
+                    for a in ((1.0, 1.0), (0.5, 2.0)))  # fmt: skip
+    assert (plain.angle, plain.scale) == (other.angle, other.scale)
+    assert 0.5 <= other.aspect <= 2.0 and other.aspect != 1.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from hpe_jax.kernels.conv3d import conv3d, max_pool2, upsample2
+from hpe_jax.kernels.conv3d import conv2d, conv3d, max_pool2, nearest2, upsample2
 
 CASES = [
     # extents, channels in and out, kernel, stride
@@ -114,3 +114,25 @@ def test_max_pool2():
     np.testing.assert_array_equal(max_pool2(x), expected)
     gradient = jax.grad(lambda v: max_pool2(v).sum())(x)
     np.testing.assert_array_equal(gradient, np.isin(x, expected))
+
+
+def test_images_are_pooled_and_repeated_like_volumes():
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    expected = x.reshape(2, 2, 2, 3, 2, 3).max((2, 4))
+    np.testing.assert_array_equal(max_pool2(jnp.asarray(x)), expected)
+    np.testing.assert_array_equal(nearest2(jnp.asarray(x)), x.repeat(2, 1).repeat(2, 2))
+    volume = x[:, :, None]
+    big = nearest2(jnp.asarray(volume))
+    np.testing.assert_array_equal(big, volume.repeat(2, 1).repeat(2, 2).repeat(2, 3))
+
+
+def test_conv2d_equals_a_loop():
+    rng = np.random.default_rng(1)
+    x, kernel, bias = rng.normal(size=(1, 5, 4, 2)), rng.normal(size=(3, 3, 2, 3)), np.arange(3.0)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = np.empty((1, 5, 4, 3))
+    for i, j in np.ndindex(5, 4):
+        window = padded[0, i : i + 3, j : j + 3]
+        expected[0, i, j] = np.einsum("abc,abcd->d", window, kernel) + bias
+    y = conv2d(*(jnp.asarray(a, jnp.float32) for a in (x, kernel, bias)))
+    np.testing.assert_allclose(y, expected, atol=1e-4)

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpe_jax import camera as cam
-from hpe_jax.kernels.voxels import coarsen, make_grid, occupancy, to_mm, to_voxels, voxelise
+from hpe_jax.kernels.voxels import (
+    coarsen,
+    depth_map,
+    make_grid,
+    occupancy,
+    tighten,
+    to_mm,
+    to_voxels,
+    voxelise,
+)
 
 CAMERA = np.array([300.0, 310.0, 30.0, 28.0], np.float32)
 CORNER = np.array([10.0, 8.0], np.float32)
@@ -128,3 +137,48 @@ def test_mirrored_frame_gives_mirrored_volume():
     )
     np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
     assert plain.sum() > 20
+
+
+def test_aspect_stretches_the_turned_content_and_keeps_its_area():
+    centre = np.array([3.0, 4.0, 500.0], np.float32)
+    square = centre + np.array([[-30, -30, 0], [30, -30, 0], [30, 30, 0], [-30, 30, 9]], np.float32)
+    plain = make_grid(centre, 120.0, 12, angle=np.pi / 2)
+    wide = make_grid(centre, 120.0, 12, angle=np.pi / 2, aspect=1.44)
+    one, two = (np.asarray(to_voxels(square, g)) - 5.5 for g in (plain, wide))
+    np.testing.assert_allclose(two, one * [1.2, 1 / 1.2, 1], atol=1e-5)
+    np.testing.assert_allclose(to_mm(to_voxels(square, wide), wide), square, atol=1e-3)
+
+
+def test_tighten_fills_the_grid_with_the_longest_side():
+    rng = np.random.default_rng(1)
+    centre = np.array([10.0, -20.0, 500.0], np.float32)
+    points = (centre + rng.uniform(-1, 1, (200, 3)) * [20, 45, 10] + [15, 0, 8]).astype(np.float32)
+    valid = rng.random(200) > 0.2
+    far = np.concatenate([points, centre + [[0, 130, 0]]]).astype(np.float32)
+    usable = np.append(valid, True)  # outside the first grid: not the hand's
+    grid = make_grid(centre, 200.0, 16, angle=0.3, aspect=1.1)
+    tight = tighten(jnp.asarray(far), jnp.asarray(usable), grid, 16)
+    voxels = np.asarray(to_voxels(points[valid], tight))
+    low, high = voxels.min(0), voxels.max(0)
+    np.testing.assert_allclose((low + high) / 2, 7.5, atol=1e-3)
+    np.testing.assert_allclose((high - low).max(), 0.999 * 16, atol=1e-2)
+    ratio = np.asarray(tight.scale) / np.asarray(grid.scale)
+    assert np.ptp(ratio) < 1e-5 and ratio[0] > 1.5
+    none = tighten(jnp.asarray(far), jnp.zeros(201, bool), grid, 16)
+    jax.tree.map(np.testing.assert_array_equal, none, grid)
+
+
+def test_depth_map_equals_a_loop():
+    rng = np.random.default_rng(2)
+    centre = np.array([0.0, 0.0, 500.0], np.float32)
+    points = (centre + rng.uniform(-70, 70, (300, 3))).astype(np.float32)
+    valid = rng.random(300) > 0.3
+    grid = make_grid(centre, 100.0, 9, angle=0.4)
+    expected = np.zeros((9, 9))
+    for point, ok in zip(np.asarray(to_voxels(points, grid)), valid, strict=True):
+        x, y, z = np.floor(point + 0.5).astype(int)
+        if ok and min(x, y, z) >= 0 and max(x, y, z) < 9:
+            expected[y, x] = max(expected[y, x], 1 - (point[2] + 0.5) / 9)
+    image = depth_map(jnp.asarray(points), jnp.asarray(valid), grid, 9)
+    np.testing.assert_allclose(image, expected, atol=1e-5)
+    assert (expected > 0).sum() > 30

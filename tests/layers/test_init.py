@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
+from hpe_jax.layers.blocks import ResidualBlock, Upsample
 from hpe_jax.layers.init import init_variables
-from hpe_jax.layers.volumetric import ResidualBlock, Upsample
 
 VOLUME = jax.ShapeDtypeStruct((1, 4, 4, 4, 8), np.float32)
 

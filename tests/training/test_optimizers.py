@@ -46,6 +46,19 @@ def test_adam():
     np.testing.assert_allclose(run(rule, GRADIENTS, START), params, atol=1e-5)
 
 
+def test_adam_with_an_l2_penalty_momentum_and_clipped_values():
+    """As DenseReg's release trains: the penalty is part of the gradient that Adam scales."""
+    rule = make_optimizer(
+        config(name="adam", b1=0.5, weight_decay=0.3, clip_value=0.2), optax.constant_schedule(0.01)
+    )
+    params, m, v = START.astype(np.float64), np.zeros(5), np.zeros(5)
+    for t, g in enumerate(GRADIENTS.astype(np.float64), 1):
+        g = np.clip(g, -0.2, 0.2) + 0.3 * params
+        m, v = 0.5 * m + 0.5 * g, 0.999 * v + 0.001 * g * g
+        params = params - 0.01 * (m / (1 - 0.5**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    np.testing.assert_allclose(run(rule, GRADIENTS, START), params, atol=1e-5)
+
+
 def test_muon_turns_kernels_orthogonally_and_biases_like_adam():
     rng = np.random.default_rng(1)
     start = {"kernel": jnp.zeros((3, 3, 4, 6)), "bias": jnp.asarray(START)}
@@ -97,7 +110,7 @@ def test_schedules(changes, values):
         ({"schedule": "linear"}, "schedule='linear' is unknown"),
         ({"schedule": "step", "step_every": 0}, "step_every must be at least 1"),
         ({"name": "sgd"}, "name='sgd' is unknown"),
-        ({"name": "adam", "weight_decay": 0.1}, "for adamw only"),
+        ({"name": "rmsprop", "weight_decay": 0.1}, "for adam and adamw"),
     ],
 )
 def test_mistakes_are_named(changes, message):

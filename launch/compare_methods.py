@@ -1,0 +1,253 @@
+"""The synthetic benchmark: methods and their ablations, trained and tested alike, as one table.
+
+    python -m launch.compare_methods --out=runs/compare [--examples=7200] \\
+        --configs=configs/v2v_nyu.py:quick,configs/hourglass3d_nyu.py:quick,... \\
+        [--config.KEY=VALUE ...]
+
+The protocol: every config trains on the same number of synthetic examples (the same frames, in
+the same order, since they follow from the seed) and is tested on the same 2,048 frames of
+subjects that are not in training, with hand centres found in the depth image. Configs that only
+read a model's output in another way (`READING`) share the training of the first such config.
+
+A config trains in a process of its own, in `OUT/NAME`; started again, the command goes on where
+it stopped. It leaves `OUT/table.md` and `OUT/success.png`. Columns: mean error; the same in x and
+y only, which is all that b4 and b5 of the 3D hourglass estimate; frames whose worst joint is
+within 20 and 40 mm; trained numbers; arithmetic of one frame's inference and frames a second
+(batch of 8, depth patch to joints) on this machine; seconds of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+# Fields of `method` that change how a model is read, not how it is trained.
+READING = ("decode", "top_k", "candidates", "kernel_mm", "iterations", "weighted")
+BATCH = 8
+
+
+def main() -> int:
+    """Exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--configs", required=True, help="FILE[:VARIANT],... in the table's order")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--examples", type=int, default=7200)
+    args, overrides = parser.parse_known_args()
+    bad = [word for word in overrides if not word.startswith("--config.")]
+    if bad:
+        parser.error(f"unexpected {bad[0]!r}")
+    out = Path(args.out)
+    names = args.configs.split(",")
+    trained: dict[str, str] = {}
+    rows = []
+    for name in names:
+        config = load_config(name)
+        key = training_key(config)
+        first = trained.setdefault(key, name)
+        workdir = out / slug(name)
+        if first == name:
+            train(name, workdir, args.examples // config.batch, overrides)
+        else:
+            read_again(out / slug(first), workdir, config)
+        rows.append(row(name, workdir, out / slug(first), flat(config)))
+        write_table(out, rows, args.examples, overrides)
+        print(f"{name}: {rows[-1]['xy_mm']:.2f} mm in x and y", flush=True)
+    plot(out, [r["name"] for r in rows if not r["flat"]])
+    print((out / "table.md").read_text())
+    return 0
+
+
+def slug(name: str) -> str:
+    """`configs/v2v_nyu.py:quick` to `v2v_nyu-quick`."""
+    path, _, variant = name.partition(":")
+    return Path(path).stem + (f"-{variant}" if variant else "")
+
+
+def load_config(name: str) -> ConfigDict:
+    """The config that `--config=NAME` stands for."""
+    path, _, variant = name.partition(":")
+    spec = importlib.util.spec_from_file_location("config", path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise SystemExit(f"error: {path}: expected a config file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return module.get_config(variant)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def training_key(config: ConfigDict) -> str:
+    """Equal for configs that train the same model."""
+    tree = config.to_dict()
+    tree["method"] = {k: v for k, v in tree["method"].items() if k not in READING}
+    return json.dumps(tree, sort_keys=True)
+
+
+def train(name: str, workdir: Path, steps: int, overrides: list[str]) -> None:
+    """Train and test a config, unless that was done before."""
+    if (workdir / "metrics.json").is_file():
+        return
+    command = [
+        *(sys.executable, "-m", "hpe_jax.main", f"--config={name}", f"--workdir={workdir}"),
+        *(f"--config.steps={steps}", *overrides),
+    ]
+    if subprocess.run(command).returncode:
+        raise SystemExit(f"error: {' '.join(command[1:])} failed")
+
+
+def read_again(trained: Path, workdir: Path, config: ConfigDict) -> None:
+    """Test a trained model as another config reads it."""
+    if (workdir / "metrics.json").is_file():
+        return
+    from hpe_jax.datasets import make_source
+    from hpe_jax.hand.skeletons import SKELETONS
+    from hpe_jax.methods import METHODS
+    from hpe_jax.training.checkpoints import load_model
+    from hpe_jax.training.evaluation import Evaluator
+    from hpe_jax.training.results import write_results
+    from hpe_jax.training.step import make_mesh
+
+    used, variables = load_model(trained)
+    for field in READING:
+        if field in config.method:
+            used.method[field] = config.method[field]
+    source = make_source(used.data, "test", used.seed)
+    method = METHODS[used.method.name](used.method, SKELETONS[source.skeleton])
+    evaluator = Evaluator(
+        method, source, make_mesh(), batch=used.eval_batch or used.batch, frames=used.test_frames
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    extra = {"trained_in": str(trained)}
+    write_results(workdir, evaluator(variables), source, [], extra)
+
+
+def flat(config: ConfigDict) -> bool:
+    """Whether a method estimates no depth: its errors count in x and y only."""
+    return config.method.get("dims", 3) == 2 and config.method.get("target") == "heatmap"
+
+
+def row(name: str, workdir: Path, trained: Path, flat: bool) -> dict[str, Any]:
+    """One line of the table."""
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    base = json.loads((trained / "metrics.json").read_text())
+    figures = {
+        key: metrics[key]
+        for key in ("mean_error_mm", "baseline_mean_error_mm", "success_20mm", "success_40mm")
+    }
+    return {
+        "name": name,
+        "flat": flat,
+        **figures,
+        "xy_mm": xy_error(workdir, metrics["camera"]),
+        "frames": metrics["frames"],
+        "examples": base["examples_seen"],
+        "train_seconds": base["train_seconds"],
+        "device": base["device"],
+        **inference(workdir, trained),
+    }
+
+
+def xy_error(workdir: Path, camera: list[float]) -> float:
+    """Mean distance in x and y, mm, from the files that the run left."""
+    from hpe_jax.camera import uvd_to_xyz
+
+    files = [np.loadtxt(workdir / f"{kind}.txt") for kind in ("predictions", "groundtruth")]
+    pred, true = (
+        np.asarray(uvd_to_xyz(f.reshape(len(f), -1, 3), np.asarray(camera))) for f in files
+    )
+    return float(np.linalg.norm((pred - true)[..., :2], axis=-1).mean())
+
+
+def inference(workdir: Path, trained: Path) -> dict[str, Any]:
+    """Size and speed of a model; measured once and kept beside its results."""
+    kept = workdir / "inference.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    import jax
+
+    from hpe_jax.datasets import make_source
+    from hpe_jax.hand.skeletons import SKELETONS
+    from hpe_jax.methods import METHODS
+    from hpe_jax.training.checkpoints import count_parameters, load_model
+
+    config, variables = load_model(trained)
+    source = make_source(config.data, "test", config.seed)
+    method = METHODS[config.method.name](config.method, SKELETONS[source.skeleton])
+    batch = jax.jit(source.expand)(source.load(np.arange(BATCH)))
+    one = {k: v[:1] for k, v in batch.items()}
+    flops = jax.jit(method.predict).lower(variables, one).compile().cost_analysis()["flops"]
+    predict = jax.jit(method.predict)
+    jax.block_until_ready(predict(variables, batch))
+    times = []
+    for _ in range(7):
+        begun = time.perf_counter()
+        jax.block_until_ready(predict(variables, batch))
+        times.append(time.perf_counter() - begun)
+    figures = {
+        "parameters": count_parameters(variables),
+        "gflops": float(flops) / 1e9,
+        "frames_per_second": BATCH / float(np.median(times)),
+    }
+    kept.write_text(json.dumps(figures))
+    return figures
+
+
+def write_table(out: Path, rows: list[dict[str, Any]], examples: int, more: list[str]) -> None:
+    """`table.md`, complete after every row."""
+    lines = [
+        "| config | mean error | xy only | worst joint ≤ 20 mm | ≤ 40 mm | parameters "
+        "| GFLOP a frame | frames/s | training |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        spatial = [f"{r['mean_error_mm']:.2f} mm", f"{r['success_20mm']:.1%}"]
+        spatial = ["–"] * 3 if r["flat"] else [*spatial, f"{r['success_40mm']:.1%}"]
+        lines.append(
+            f"| `{slug(r['name'])}` | {spatial[0]} | {r['xy_mm']:.2f} mm "
+            f"| {spatial[1]} | {spatial[2]} | {r['parameters']:,} "
+            f"| {r['gflops']:.2f} | {r['frames_per_second']:.0f} | {r['train_seconds']:.0f} s |"
+        )
+    first = rows[0]
+    lines.append(
+        f"\nSynthetic hands: {first['frames']:,} test frames, {examples:,} training examples, "
+        f"centres `com`, {first['device']} ({os.cpu_count()} cores); the best constant pose has "
+        f"{first['baseline_mean_error_mm']:.1f} mm." + (f" {' '.join(more)}" if more else "")
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.md").write_text("\n".join(lines) + "\n")
+
+
+def plot(out: Path, names: list[str]) -> None:
+    """Success curves of all configs in one picture."""
+    from hpe_jax.hand.skeletons import SKELETONS
+    from hpe_jax.metrics.errors import errors
+    from hpe_jax.metrics.plots import success_curve
+    from hpe_jax.metrics.protocols import to_xyz
+
+    curves = {}
+    for name in names:
+        workdir = out / slug(name)
+        metrics = json.loads((workdir / "metrics.json").read_text())
+        files = [np.loadtxt(workdir / f"{kind}.txt") for kind in ("predictions", "groundtruth")]
+        pred, true = (
+            to_xyz(f.reshape(len(f), len(SKELETONS[metrics["skeleton"]]), 3),
+                   tuple(metrics["camera"]), "uvd")
+            for f in files
+        )  # fmt: skip
+        curves[slug(name)] = errors(pred, true)
+    success_curve(out / "success.png", curves, "synthetic benchmark")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

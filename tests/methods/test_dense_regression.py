@@ -1,0 +1,281 @@
+"""Dense 3D Regression: Algorithm 1 in NumPy, perfect maps, baselines, shapes, bad configs."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from hpe_jax import camera as cam
+from hpe_jax.errors import InputError
+from hpe_jax.hand.skeletons import Skeleton
+from hpe_jax.kernels.crops import make_crop, sample, to_camera, to_pixels, to_space
+from hpe_jax.kernels.offsets import image_heatmaps, joint_field
+from hpe_jax.methods import METHODS
+from hpe_jax.methods.dense_regression import BASELINES, PAPER, SWEEPS, DenseNet, estimate
+
+SKELETON = Skeleton(("a", "b", "c"), ((0, 1), (1, 2)), (0, 0, 0))
+SETTINGS = dict(radius_mm=80.0, candidates=5, kernel_mm=40.0, iterations=10)
+
+
+def config(**changes):
+    small = {"input": 32, "features": 8, "depth": 1, "hidden": 16, "renorm_ramp": 20}
+    return ConfigDict(PAPER | small | changes)
+
+
+def make_batch(size=2, seed=0):
+    """Squares around the joints, at their depths."""
+    rng = np.random.default_rng(seed)
+    camera = np.tile(np.array([150.0, 150.0, 32.0, 32.0], np.float32), (size, 1))
+    centre = np.tile(np.array([0.0, 0.0, 600.0], np.float32), (size, 1))
+    joints = (centre[:, None] + rng.uniform(-60, 60, (size, 3, 3))).astype(np.float32)
+    uv = np.round(cam.xyz_to_uvd(joints, camera[:, None])[..., :2]).astype(int)
+    depth = np.zeros((size, 64, 64), np.float32)
+    for b in range(size):
+        for j in np.argsort(-joints[b, :, 2]):
+            u, v = uv[b, j]
+            depth[b, v - 5 : v + 6, u - 5 : u + 6] = joints[b, j, 2]
+    return jax.tree.map(
+        jnp.asarray,
+        {
+            "depth": depth, "corner": np.zeros((size, 2), np.float32), "camera": camera,
+            "centre": centre, "joints": joints, "joint_valid": np.ones((size, 3), bool),
+            "cube": np.full(size, 200.0, np.float32),
+        },
+    )  # fmt: skip
+
+
+def algorithm1(found, points, seen, project, *, radius_mm, candidates, kernel_mm, iterations):
+    """The paper's Algorithm 1, joint by joint."""
+    size, _, joints = found["R"].shape
+    out = np.zeros((joints, 3))
+    for j in range(joints):
+        s = np.where(seen, found["S"][..., j], -np.inf).reshape(-1)
+        best = np.argsort(-s, kind="stable")[:candidates]
+        p = points + radius_mm * (1 - found["S"][..., j])[..., None] * found["V"][:, :, j]
+        p = p.reshape(-1, 3)[best]
+        w = np.zeros(candidates)
+        for i in range(candidates):
+            x, y = np.round(np.asarray(project(jnp.asarray(p[i])))).astype(int)
+            if 0 <= x < size and 0 <= y < size:
+                w[i] = max(found["R"][y, x, j], 0)
+        w = np.maximum(w, 1e-6)
+        place = (w[:, None] * p).sum(0) / w.sum()
+        for _ in range(iterations):
+            k = np.exp(-((p - place) ** 2).sum(1) / (2 * kernel_mm**2))
+            place = ((k * w)[:, None] * p).sum(0) / (k * w).sum()
+        out[j] = place
+    return out
+
+
+def project(points):
+    """An orthographic camera: 10 mm to a pixel."""
+    return points[..., :2] / 10.0 + 4.5
+
+
+def random_maps(seed):
+    rng = np.random.default_rng(seed)
+    unit = rng.normal(size=(10, 10, 3, 3))
+    return (
+        {
+            "R": rng.uniform(-0.2, 1, (10, 10, 3)).astype(np.float32),
+            "S": rng.uniform(-0.2, 1, (10, 10, 3)).astype(np.float32),
+            "V": (unit / np.linalg.norm(unit, axis=-1, keepdims=True)).astype(np.float32),
+        },
+        rng.uniform(-40, 40, (10, 10, 3)).astype(np.float32),
+        rng.random((10, 10)) > 0.3,
+    )
+
+
+def test_estimate_equals_algorithm_1():
+    for seed in range(4):
+        found, points, seen = random_maps(seed)
+        fast = estimate(found, points, jnp.asarray(seen), project, **SETTINGS)
+        slow = algorithm1(found, points, seen, project, **SETTINGS)
+        np.testing.assert_allclose(fast, slow, atol=1e-3)
+
+
+def test_unweighted_is_near_and_few_pixels_are_enough():
+    found, points, seen = random_maps(5)
+    found["V"] = found["V"] * 0 + np.array([0, 0, 1], np.float32)
+    plain = estimate(found, points, jnp.asarray(seen), project, weighted=False, **SETTINGS)
+    assert np.isfinite(plain).all()
+    one = np.zeros((10, 10), bool)
+    one[3, 4] = True
+    for weighted in (True, False):
+        place = np.asarray(
+            estimate(found, points, jnp.asarray(one), project, weighted=weighted, **SETTINGS)
+        )
+        expected = points[3, 4] + 80 * (1 - found["S"][3, 4])[:, None] * found["V"][3, 4]
+        np.testing.assert_allclose(place, expected, atol=0.1)
+    nothing = estimate(found, points, jnp.zeros((10, 10), bool), project, **SETTINGS)
+    np.testing.assert_array_equal(nothing, 0)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_perfect_maps_give_the_joints_back(weighted):
+    """Maps of joints near the surface, at the paper's resolution, decode to within 0.5 mm."""
+    rng = np.random.default_rng(0)
+    camera = np.array([588.0, 587.0, 320.0, 240.0], np.float32)
+    centre = np.array([20.0, 10.0, 700.0], np.float32)
+    corner = np.round(cam.xyz_to_uvd(centre, camera)[:2] - 160).astype(np.float32)
+    v, u = np.meshgrid(np.arange(320), np.arange(320), indexing="ij")
+    depth = (700 + 30 * np.sin(u / 40) * np.cos(v / 50)).astype(np.float32)
+    pixels = rng.integers(80, 240, (12, 2))
+    uvd = np.concatenate([pixels + corner, depth[pixels[:, 1], pixels[:, 0]][:, None]], 1)
+    joints = cam.uvd_to_xyz(uvd.astype(np.float32), camera)
+    for angle in (0.0, 1.1):
+        crop = make_crop(
+            jnp.asarray(centre), jnp.asarray(camera), jnp.float32(250.0), 128, angle=angle
+        )
+        points = sample(jnp.asarray(depth), jnp.asarray(corner), crop, 32, 150.0)
+        local, seen = to_space(points, crop), points[..., 2] > 0
+        heat, unit = joint_field(local, seen, to_space(joints, crop), 80.0)
+
+        def on_grid(p, crop=crop):
+            return (to_pixels(to_camera(p, crop), crop) + 0.5) / 4 - 0.5
+
+        flat = image_heatmaps(on_grid(to_space(joints, crop)), 32, 4.0)
+        found = {"R": flat, "S": heat, "V": unit}
+        local_joints = estimate(found, local, seen, on_grid, weighted=weighted, **SETTINGS)
+        error = np.linalg.norm(np.asarray(to_camera(local_joints, crop)) - joints, axis=-1)
+        assert error.max() < 0.5
+
+
+def test_paper_network_has_the_paper_shapes():
+    net = DenseNet(14)
+    shapes = [jax.ShapeDtypeStruct((1, n, n, 1), jnp.float32) for n in (128, 32)]
+    outputs, variables = jax.eval_shape(
+        lambda *a: net.init_with_output(jax.random.key(0), *a, train=False), *shapes
+    )
+    assert [{k: v.shape for k, v in o.items()} for o in outputs] == 2 * [
+        {"R": (1, 32, 32, 14), "S": (1, 32, 32, 14), "V": (1, 32, 32, 14, 3)}
+    ]
+    params = variables["params"]
+    assert params["stem"]["conv"]["kernel"].shape == (7, 7, 1, 64)
+    assert params["S0_head"]["conv"]["kernel"].shape == (1, 1, 129, 128)
+    assert params["V1_head"]["conv"]["kernel"].shape == (1, 1, 128 + 14 + 14 + 128, 128)
+    assert params["maps0"]["kernel"].shape == (1, 1, 14 * 5, 128)
+    assert params["hourglass0"]["inner"]["inner"]["inner"]["middle"]["conv1"]["kernel"].ndim == 4
+
+
+@pytest.mark.parametrize("name", ["", *BASELINES])
+def test_baselines_train_and_predict(name):
+    settings = config(rotation_deg=0.0, aspect_std=0.0, **BASELINES.get(name, {}))
+    method, batch = METHODS["dense_regression"](settings, SKELETON), make_batch()
+    variables = method.init(jax.random.key(0))
+    rule = optax.adam(5e-3)
+    state = rule.init(variables["params"])
+
+    @jax.jit
+    def step(variables, state):
+        def value(params):
+            return method.loss(variables | {"params": params}, batch, jax.random.key(1))
+
+        (_, (metrics, rest)), grads = jax.value_and_grad(value, has_aux=True)(variables["params"])
+        updates, state = rule.update(grads, state)
+        return rest | {"params": optax.apply_updates(variables["params"], updates)}, state, metrics
+
+    history = []
+    for _ in range(80):
+        variables, state, metrics = step(variables, state)
+        history.append((float(metrics["loss"]), float(metrics["error_mm"])))
+    assert history[-1][0] < 0.5 * history[0][0]
+    assert history[-1][1] < 0.6 * history[0][1]
+    joints = jax.jit(method.predict)(variables, batch)
+    assert joints.shape == (2, 3, 3) and np.isfinite(joints).all()
+    if name != "baseline1":
+        assert np.linalg.norm(joints - batch["joints"], axis=-1).mean() < 60
+
+
+def test_loss_is_equation_4():
+    """Unaugmented, from the fields and the network's outputs; an invalid joint counts nothing."""
+    settings, batch = config(rotation_deg=0.0, aspect_std=0.0), make_batch()
+    batch["joint_valid"] = jnp.array([[True, True, False], [True, True, True]])
+    method = METHODS["dense_regression"](settings, SKELETON)
+    variables = method.init(jax.random.key(0))
+    value, (_, state) = jax.jit(method.loss)(variables, batch, jax.random.key(3))
+    counts = [x for p, x in jax.tree_util.tree_leaves_with_path(state) if "count" in str(p[-1])]
+    assert counts and all(c == 1 for c in counts)
+    pictures, smalls, wanted = [], [], []
+    for n in range(2):
+        crop = make_crop(batch["centre"][n], batch["camera"][n], batch["cube"][n], 32)
+        big, points = (sample(batch["depth"][n], batch["corner"][n], crop, s, 150.0)
+                       for s in (32, 8))  # fmt: skip
+        for out, z in ((pictures, big[..., 2]), (smalls, points[..., 2])):
+            out.append(np.where(z > 0, (z - 600) / 150, -1)[..., None])
+        joints = to_space(batch["joints"][n], crop)
+        heat, unit = joint_field(to_space(points, crop), points[..., 2] > 0, joints, 80.0)
+        pixels = (to_pixels(batch["joints"][n], crop) + 0.5) / 4 - 0.5
+        wanted.append({"R": image_heatmaps(pixels, 8, 4.0), "S": heat, "V": unit})
+    net = DenseNet(3, depth=1, features=8, ramp=20)
+    outputs, _ = net.apply(
+        variables, np.stack(pictures), np.stack(smalls), train=True, mutable=["batch_stats"]
+    )
+    expected = 0.0
+    for stack in outputs:
+        for n in range(2):
+            ok = np.asarray(batch["joint_valid"][n])
+            for name in "RSV":
+                squared = (np.asarray(stack[name][n]) - wanted[n][name]) ** 2
+                expected += squared[:, :, ok].sum()
+    np.testing.assert_allclose(value, expected / 2, rtol=1e-4)
+
+
+def test_augmented_targets_describe_the_same_joints():
+    """However the crop is turned, a network without output predicts around the hand."""
+    batch = make_batch()
+    method = METHODS["dense_regression"](config(), SKELETON)
+    variables = method.init(jax.random.key(0))
+    losses = {float(jax.jit(method.loss)(variables, batch, jax.random.key(k))[0]) for k in range(3)}
+    assert len(losses) == 3
+
+
+def test_empty_crops_give_finite_numbers():
+    batch = make_batch() | {"depth": jnp.zeros((2, 64, 64))}
+    for changes in ({}, {"weighted": False}, *BASELINES.values()):
+        method = METHODS["dense_regression"](config(**changes), SKELETON)
+        variables = method.init(jax.random.key(0))
+        assert np.isfinite(jax.jit(method.loss)(variables, batch, jax.random.key(0))[0])
+        joints = jax.jit(method.predict)(variables, batch)
+        assert np.isfinite(joints).all()
+        if changes.get("target", "dense") == "dense":
+            np.testing.assert_allclose(joints, np.tile([0, 0, 600.0], (2, 3, 1)), atol=1e-3)
+
+
+@pytest.mark.parametrize("data_set", ["nyu", "icvl", "msra"])
+def test_configs(data_set):
+    module = importlib.import_module(f"configs.dense_regression_{data_set}")
+    paper = module.get_config()
+    method, rule = paper.method, paper.optimizer
+    assert (method.input, method.features, method.stacks, method.candidates) == (128, 128, 2, 5)
+    assert (method.kernel_mm, method.radius_mm, method.radius_px) == (40.0, 80.0, 4.0)
+    assert (rule.name, rule.lr, rule.b1, paper.batch, paper.epochs) == ("adam", 1e-3, 0.5, 200, 80)
+    for name, changes in (BASELINES | SWEEPS).items():
+        for prefix in ("", "quick_"):
+            changed = module.get_config(prefix + name)
+            assert all(changed.method[key] == value for key, value in changes.items())
+    assert module.get_config("quick").steps
+    with pytest.raises(ValueError, match="no variant 'k2'"):
+        module.get_config("k2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"input": 36}, "method.input=36: expected a multiple of 8"),
+        ({"target": "joints"}, "method.target='joints': expected one of dense"),
+        ({"candidates": 65}, "method.candidates=65: expected 1 to 64"),
+        ({"candidates": 0}, "method.candidates=0"),
+        ({"kernel_mm": 0.0}, "method.kernel_mm must be positive"),
+        ({"iterations": -1}, "method.iterations must be at least 0"),
+        ({"stacks": 0}, "method.depth and method.stacks"),
+        ({"dtype": "half"}, "method.dtype='half'"),
+    ],
+)
+def test_bad_configs(changes, match):
+    with pytest.raises(InputError, match=match):
+        METHODS["dense_regression"](config(**changes), SKELETON)
