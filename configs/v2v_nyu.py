@@ -14,7 +14,8 @@ variant    what it is                                      hardware and time
 `long`     `quick` with nine times the examples            the better part of an hour of those
 ========== =============================================== ===================================
 
-On synthetic-nyu `quick` reaches 16.9 mm (best constant pose 52.6 mm, centres `com`).
+On synthetic-nyu `quick` reaches 16.1 mm and `long` 8.7 mm (best constant pose 51.3 mm, centres
+`com`).
 
 The paper reports 8.42 mm on NYU with an ensemble of ten models and refined centres; a single
 model is worse, and the arg-max costs 2.74 mm of that, which `subvoxel` wins back.

@@ -13,7 +13,8 @@ A config trains in a process of its own, in `OUT/NAME`; started again, the comma
 it stopped. It leaves `OUT/table.md` and `OUT/success.png`. Columns: mean error; the same in x and
 y only, which is all that b4 and b5 of the 3D hourglass estimate; frames whose worst joint is
 within 20 and 40 mm; trained numbers; arithmetic of one frame's inference and frames a second
-(batch of 8, depth patch to joints) on this machine; seconds of training.
+(batch of 8, depth patch to joints) on this machine; seconds of training. Those of a model that is
+only read in another way are its first reading's.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def row(name: str, workdir: Path, trained: Path, flat: bool) -> dict[str, Any]:
         "examples": base["examples_seen"],
         "train_seconds": base["train_seconds"],
         "device": base["device"],
-        **inference(workdir, trained),
+        **inference(trained),
     }
 
 
@@ -169,9 +170,9 @@ def xy_error(workdir: Path, camera: list[float]) -> float:
     return float(np.linalg.norm((pred - true)[..., :2], axis=-1).mean())
 
 
-def inference(workdir: Path, trained: Path) -> dict[str, Any]:
-    """Size and speed of a model; measured once and kept beside its results."""
-    kept = workdir / "inference.json"
+def inference(trained: Path) -> dict[str, Any]:
+    """Size and speed of a model, as it was trained; measured once and kept beside it."""
+    kept = trained / "inference.json"
     if kept.is_file():
         return json.loads(kept.read_text())
     import jax

@@ -35,6 +35,8 @@ def make_config(steps: int) -> ConfigDict:
                 **{"method.input": 16, "method.canvas": 20, "method.widths": (2, 4, 4, 4)},
                 **{"method.scale": (0.8, 1.2), "method.rotation_deg": 40.0, "data.patch": 32},
                 **{"steps": steps, "log_every": 1, "checkpoint_every": 4, "eval_batch": 8},
+                # At its full rate the last bits, which the number of devices decides, grow.
+                "optimizer.lr": 0.01,
             }
         )
     return config
