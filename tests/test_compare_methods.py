@@ -1,6 +1,5 @@
-"""The synthetic benchmark's command on two tiny experiments that share their training."""
+"""The synthetic benchmark's command, without its trainings."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,19 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hpe_jax.camera import xyz_to_uvd
+from launch import compare_methods
+
 ROOT = Path(__file__).resolve().parents[1]
-
-TINY = """
-from configs.v2v_nyu import get_config as v2v
-
-def get_config(variant=""):
-    config = v2v("quick")
-    config.method.input = config.method.canvas = 16
-    config.method.widths = (2, 2, 2, 2)
-    config.method.decode = variant or "subvoxel"
-    config.batch, config.test_frames, config.eval_batch = 2, 12, 12
-    return config
-"""
 
 
 def run(*arguments):
@@ -29,22 +19,36 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
-def test_table_of_one_training_read_in_two_ways(tmp_path):
-    config, out = tmp_path / "tiny.py", tmp_path / "out"
-    config.write_text(TINY)
-    names = f"--configs={config},{config}:argmax"
-    result = run(names, f"--out={out}", "--examples=8", "--config.log_every=2")
-    assert result.returncode == 0, result.stdout + result.stderr
-    one, two = (json.loads((out / n / "metrics.json").read_text()) for n in ("tiny", "tiny-argmax"))
-    assert one["examples_seen"] == 8 and two["trained_in"].endswith("tiny")
-    assert not (out / "tiny-argmax" / "checkpoints").exists()
-    assert one["mean_error_mm"] != two["mean_error_mm"]
-    truth = [np.loadtxt(out / n / "groundtruth.txt") for n in ("tiny", "tiny-argmax")]
-    np.testing.assert_array_equal(*truth)
-    table = (out / "table.md").read_text().splitlines()
-    assert len(table) == 6 and table[2].startswith("| `tiny` |")
-    assert f"{two['mean_error_mm']:.2f} mm" in table[3] and "12 test frames" in table[5]
-    assert (out / "success.png").stat().st_size > 5000
+def test_configs_that_only_read_in_another_way_share_a_training():
+    base, again, other = (
+        compare_methods.load_config(f"{ROOT}/configs/dense_regression_nyu.py:{variant}")
+        for variant in ("quick", "quick_k10", "quick_stacks1")
+    )
+    key = compare_methods.training_key
+    assert key(base) == key(again) != key(other)
+    names = ("configs/v2v_nyu.py", "configs/v2v_nyu.py:quick")
+    assert [compare_methods.slug(n) for n in names] == ["v2v_nyu", "v2v_nyu-quick"]
+
+
+def test_table_and_errors_in_x_and_y(tmp_path):
+    rng = np.random.default_rng(0)
+    camera = [300.0, 300.0, 160.0, 120.0]
+    true = rng.uniform(-50, 50, (5, 2, 3)) + [0, 0, 600]
+    off = true + [3.0, 4.0, 100.0]
+    for name, xyz in (("predictions", off), ("groundtruth", true)):
+        np.savetxt(tmp_path / f"{name}.txt", xyz_to_uvd(xyz, np.array(camera)).reshape(5, -1))
+    assert abs(compare_methods.xy_error(tmp_path, camera) - 5) < 1e-6
+    figures = {
+        "mean_error_mm": 9.876, "baseline_mean_error_mm": 50.0, "success_20mm": 0.25,
+        "success_40mm": 0.5, "xy_mm": 5.0, "frames": 12, "examples": 8, "train_seconds": 3.0,
+        "device": "1 x cpu", "parameters": 1234, "gflops": 0.5, "frames_per_second": 80.0,
+    }  # fmt: skip
+    rows = [figures | {"name": f"configs/a.py:{v}", "flat": v == "b4"} for v in ("quick", "b4")]
+    compare_methods.write_table(tmp_path, rows, 8, [])
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[2].startswith("| `a-quick` | 9.88 mm | 5.00 mm | 25.0% | 50.0% | 1,234 |")
+    assert lines[3].startswith("| `a-b4` | – | 5.00 mm | – | – |")  # It estimates no depth.
+    assert "12 test frames, 8 training examples" in lines[5]
 
 
 def test_mistakes_are_named(tmp_path):
