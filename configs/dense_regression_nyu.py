@@ -22,7 +22,7 @@ The paper reports 10.2 mm on NYU; a detector found its hands there.
 from ml_collections import ConfigDict
 
 from hpe_jax.defaults import NYU_FRAMES, experiment, quicken
-from hpe_jax.methods.dense_regression import BASELINES, PAPER, SWEEPS
+from hpe_jax.methods.dense_regression import BASELINES, PAPER, QUICK, SWEEPS
 
 CHANGES = BASELINES | SWEEPS
 VARIANTS = ("", "quick", *CHANGES, *(f"quick_{name}" for name in CHANGES))
@@ -52,15 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optimizer.accumulate = 1
         config.optimizer.weight_decay = 0.0
         config.optimizer.clip_value = 0.0
-        config.method.input = 64
-        config.method.features = 32
-        config.method.depth = 3
-        config.method.hidden = 256
-        config.method.radius_px = 2.0  # as many millimetres as in the paper
-        config.method.renorm_ramp = 300
-        config.method.rotation_deg = 0.0  # synthetic hands need no augmentation
-        config.method.aspect_std = 0.0
-        config.method.output_std = 0.0001
+        config.method.update(QUICK)
     name = variant.removeprefix("quick").removeprefix("_")
     if name:
         config.method.update(CHANGES[name])

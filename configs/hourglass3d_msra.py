@@ -33,7 +33,7 @@ The paper reports 7.4 mm on MSRA15, and for b1 to b5 11.6, 7.9, 13.1, 8.1 (xy) a
 from ml_collections import ConfigDict
 
 from hpe_jax.defaults import experiment, quicken
-from hpe_jax.methods.hourglass3d import BASELINES, PAPER
+from hpe_jax.methods.hourglass3d import BASELINES, PAPER, QUICK
 
 VARIANTS = ("", "quick", *BASELINES, *(f"quick_{name}" for name in BASELINES))
 
@@ -60,11 +60,5 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant.startswith("quick"):
         quicken(config, steps=900)
         config.batch = 8
-        config.method.input = 32
-        config.method.features = 16
-        config.method.depth = 3
-        config.method.hidden = 256
-        config.method.rotation_deg = 0.0  # synthetic hands need no augmentation
-        config.method.aspect = (1.0, 1.0)
-        config.method.output_std = 0.0001
+        config.method.update(QUICK)
     return config

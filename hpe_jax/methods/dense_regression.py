@@ -62,6 +62,18 @@ PAPER = {
     "output_std": 0.001,
     "dtype": "float32",
 }
+# The method at the size of the `quick` variants.
+QUICK = {
+    "input": 64,
+    "features": 32,
+    "depth": 3,
+    "hidden": 256,
+    "radius_px": 2.0,  # as many millimetres as in the paper
+    "renorm_ramp": 300,
+    "rotation_deg": 0.0,  # synthetic hands need no augmentation
+    "aspect_std": 0.0,
+    "output_std": 0.0001,
+}
 # Section 4.1.
 BASELINES = {
     "baseline1": {"target": "coordinates", "stacks": 1},

@@ -68,6 +68,16 @@ PAPER = {
     "output_std": 0.001,
     "dtype": "float32",
 }
+# The method at the size of the `quick` variants.
+QUICK = {
+    "input": 32,
+    "features": 16,
+    "depth": 3,
+    "hidden": 256,
+    "rotation_deg": 0.0,  # synthetic hands need no augmentation
+    "aspect": (1.0, 1.0),
+    "output_std": 0.0001,
+}
 # Table 1; what is measured of b4 and b5 is the error in x and y.
 BASELINES = {
     "b1": {"target": "direct", "bones": False},
