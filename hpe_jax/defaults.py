@@ -33,6 +33,9 @@ def experiment(dataset: str) -> ConfigDict:
                 "root": "",  # empty: built-in synthetic hands
                 "centre": "com",  # com | gt | file | refined
                 "centre_file": "",
+                "centre_model": "",  # of refined: the --workdir of a centre network
+                "target": "joints",  # joints | centre, their mean
+                "whole": False,  # whole frames, a few pixels of them, instead of patches
                 **own,
                 "patch": 384,  # pixels of a depth patch: every pixel of a hand 0.7 m away
                 "extent_mm": round(

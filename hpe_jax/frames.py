@@ -24,10 +24,12 @@ whole number, so that no two epochs show the same.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -63,6 +65,19 @@ class Source:
     @property
     def synthetic(self) -> bool:
         return self.name.startswith("synthetic")
+
+
+def centre_only(source: Source) -> Source:
+    """The same examples with one joint: the hand's centre, the mean of its valid joints."""
+
+    def expand(loaded: dict[str, Any]) -> Batch:
+        batch = source.expand(loaded)
+        valid = batch["joint_valid"].astype(jnp.float32)[..., None]
+        middle = (batch["joints"] * valid).sum(1) / jnp.maximum(valid.sum(1), 1.0)
+        one = jnp.ones((len(middle), 1), bool)
+        return batch | {"joints": middle[:, None], "joint_valid": one}
+
+    return dataclasses.replace(source, expand=expand, skeleton="centre")
 
 
 def epoch_indices(size: int | None, batch: int, seed: int, step: int) -> np.ndarray:

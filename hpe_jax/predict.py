@@ -141,7 +141,7 @@ def predict_frames(
         # compiling, nor drawing and writing pictures.
         "frames_per_second": len(writer.latency) / seconds if writer.latency else None,
         "hand": hands[0],
-        "centre": "com" if centres is None else "file",
+        "centre": predictor.centre_source if centres is None else "file",
         "passes": passes,
     }
     summary = writer.close(extra)
@@ -197,7 +197,7 @@ def _run(given: flags.FlagValues) -> None:
     use_cache()
     out = Path(given.out)
     summary = predict_frames(
-        Predictor(*load_model(given.workdir)), frames, camera, out,
+        Predictor(*load_model(given.workdir), given.centre_model or ""), frames, camera, out,
         depth_unit=given.depth_unit, hand=given.hand, centres=centres, passes=given.passes,
         skip_unreadable=given.skip_unreadable,
     )  # fmt: skip
@@ -233,6 +233,7 @@ def make_flags() -> flags.FlagValues:
         "artifact": "an exported model instead of --workdir; not built yet",
         "input": "a depth frame, or a folder of them in name order: 16-bit or NYU's PNG, .npy",
         "centres": "text file of hand centres, 'x y z' mm or 'invalid' a frame; else found here",
+        "centre_model": "folder of a run of centre_*.py or detector_*.py that finds hand centres",
         "out": "folder for joints.jsonl, summary.json and pictures",
     }
     for name, meaning in text.items():

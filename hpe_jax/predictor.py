@@ -3,42 +3,80 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from hpe_jax.camera import cut_patch, mirror_camera, mirror_x, patch_corner
-from hpe_jax.datasets.patches import empty_cube, find_hand, hand_patch, outside_frame
+from hpe_jax.camera import CAMERAS, cut_patch, mirror_camera, mirror_x, patch_corner
+from hpe_jax.datasets.patches import (
+    empty_cube,
+    find_hand,
+    hand_patch,
+    outside_frame,
+    whole_frame,
+)
 from hpe_jax.errors import InputError
+from hpe_jax.frames import Batch
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.base import Variables
 from hpe_jax.metrics.inside import inside_hand
 from hpe_jax.recording import Prediction
+from hpe_jax.training.sources import load_centre_model
+
+
+def _cut(data: ConfigDict) -> Callable[..., dict[str, np.ndarray]]:
+    """What a model trained on `data` sees of a frame, its centre and its camera."""
+    if data.get("whole", False):
+        return whole_frame
+    return partial(hand_patch, patch=data.patch, extent_mm=data.extent_mm)
 
 
 class Predictor:
     """A trained model that takes whole depth frames, one at a time."""
 
-    def __init__(self, config: ConfigDict, variables: Variables) -> None:
+    def __init__(self, config: ConfigDict, variables: Variables, centre_model: str = "") -> None:
+        """Of a run's config and weights.
+
+        Args:
+          config, variables: of the run (`training.checkpoints.load_model`).
+          centre_model: folder of a run that finds hand centres (`configs/centre_nyu.py` or
+            `configs/detector_nyu.py`); without one centres are those of the localiser, refined if
+            the model was trained with refined ones.
+
+        Raises:
+          InputError: a config that is none of ours, or an unusable centre model.
+        """
         try:
             name, self.skeleton_name = config.method.name, config.data.dataset
             for given, known, key in (
                 (name, METHODS, "method.name"),
-                (self.skeleton_name, SKELETONS, "data.dataset"),
+                (self.skeleton_name, CAMERAS, "data.dataset"),
             ):
                 if given not in known:
                     raise InputError(f"{key}={given!r}: expected one of {', '.join(known)}")
+            if config.data.get("target", "joints") == "centre":
+                self.skeleton_name = "centre"
             self.skeleton = SKELETONS[self.skeleton_name]
             self.cube_mm = float(config.data.cube_mm)
-            self._cut = {"patch": config.data.patch, "extent_mm": config.data.extent_mm}
+            self._cut = _cut(config.data)
             method = METHODS[name](config.method, self.skeleton)
         except AttributeError as error:
             raise InputError(f"the model's config is not one of hpe_jax: {error}") from error
         self._variables = jax.device_put(variables)
         self._predict = jax.jit(method.predict)
+        self.centre_source, self._centre = "com", None
+        workdir = centre_model
+        if not workdir and config.data.get("centre", "com") == "refined":
+            workdir = config.data.centre_model
+        if workdir:
+            model = load_centre_model(workdir, config.data)
+            self.centre_source = "detected" if model.whole else "refined"
+            self._cut_centre, self._centre = _cut(model.data), jax.jit(model.centres)
 
     def __call__(
         self,
@@ -64,6 +102,7 @@ class Predictor:
         """
         camera = np.asarray(camera, np.float32)
         begun = time.perf_counter()
+        given = centre
         if centre is None:
             # In the frame as recorded: every k-th pixel of its mirror image would be others, and
             # of two equally near things one hand could then be given this, one that.
@@ -75,14 +114,18 @@ class Predictor:
         if left:
             image, seen_by = depth[:, ::-1], np.asarray(mirror_camera(camera, depth.shape[1]))
             centre = np.asarray(mirror_x(centre))
-        example = hand_patch(image, centre, seen_by, **self._cut)
+        if self._centre is not None and given is None:
+            centre = self._run(self._centre, self._cut_centre(image, centre, seen_by))
+            if outside_frame(centre, seen_by, image.shape):
+                return None
+        example = self._cut(image, centre, seen_by)
         if empty_cube(example, self.cube_mm):
             return None
         joints = self._joints(example)
         for _ in range(1, passes):
             if outside_frame(joints.mean(0), seen_by, image.shape):
                 break  # Nonsense was predicted; a patch from there would make it no better.
-            closer = hand_patch(image, joints.mean(0), seen_by, **self._cut)
+            closer = self._cut(image, joints.mean(0), seen_by)
             if empty_cube(closer, self.cube_mm):
                 break
             example, joints = closer, self._joints(closer)
@@ -110,6 +153,10 @@ class Predictor:
         return {"depth": cut_patch(depth, corner, 1, edge), "corner": corner, "camera": camera}
 
     def _joints(self, example: dict[str, np.ndarray]) -> np.ndarray:
+        return self._run(partial(self._predict, self._variables), example)
+
+    def _run(self, network: Callable[[Batch], Array], example: dict[str, np.ndarray]) -> np.ndarray:
+        """A network's answer for one example."""
         batch = {name: value[None] for name, value in example.items()}
         batch["cube"] = np.full(1, self.cube_mm, np.float32)
-        return jax.device_get(self._predict(self._variables, jax.device_put(batch)))[0]
+        return jax.device_get(network(jax.device_put(batch)))[0]

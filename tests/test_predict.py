@@ -250,7 +250,7 @@ def test_auto_decides_on_the_first_frames(
         asked.append(hand)
         return predictor(*given, hand=hand, **more)
 
-    for name in ("skeleton", "skeleton_name", "cube_mm"):
+    for name in ("skeleton", "skeleton_name", "cube_mm", "centre_source"):
         setattr(counting, name, getattr(predictor, name))
     out = tmp_path / "out"
     if torn is None:
@@ -378,3 +378,46 @@ def test_both_hands_are_looked_for_in_one_place(toy, variables):
     predictor = Predictor(make_config(), variables)
     right, left = (predictor(frame.astype(np.float32), CAMERA, hand=h) for h in ("right", "left"))
     np.testing.assert_allclose(right.centre, left.centre, atol=1e-3)
+
+
+def centre_run(folder, offset, **data):
+    """A run whose "network" moves the centre it is given by `offset`."""
+    config = make_config()
+    config.data.update(data)
+    weights = {"params": {"offsets": jnp.asarray(offset, jnp.float32)[None]}}
+    state = {"step": jnp.zeros((), jnp.int32), **weights, "rest": {}, "opt_state": {}, "ema": {}}
+    info = {"step": 1, "config": config.to_dict(), "source": "synthetic-nyu"}
+    with Checkpoints(folder / "checkpoints", 1) as checkpoints:
+        checkpoints.save(state, info)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "source"), [({"target": "centre"}, "refined"), ({"whole": True}, "detected")]
+)
+def test_a_network_finds_the_centre(toy, variables, tmp_path, data, source):
+    model = centre_run(tmp_path / "centre", [5.0, 0.0, 8.0], **data)
+    frame, _ = draw()
+    rough = Predictor(make_config(), variables)(frame, CAMERA)
+    predictor = Predictor(make_config(), variables, model)
+    assert predictor.centre_source == source
+    found = predictor(frame, CAMERA)
+    np.testing.assert_allclose(found.centre - rough.centre, [5.0, 0.0, 8.0], atol=1e-3)
+    np.testing.assert_allclose(found.located, rough.located)
+    # The network knows right hands: a left one's x is mirrored for it and back.
+    left = predictor(frame, CAMERA, hand="left")
+    np.testing.assert_allclose(left.centre - rough.centre, [-5.0, 0.0, 8.0], atol=0.6)
+    given = predictor(frame, CAMERA, centre=rough.centre)
+    np.testing.assert_allclose(given.centre, rough.centre)
+
+
+def test_centre_models_that_do_not_fit(toy, variables, tmp_path, workdir, recording, capsys):
+    frames, _ = recording
+    assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={workdir}") == 2
+    assert "expected a run that finds hand centres" in capsys.readouterr().err
+    other = centre_run(tmp_path / "other", [0.0] * 3, target="centre", cube_mm=200.0)
+    assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={other}") == 2
+    assert "data.cube_mm=200.0, expected 250.0" in capsys.readouterr().err
+    good = centre_run(tmp_path / "good", [0.0] * 3, target="centre")
+    assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={good}") == 0
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["centre"] == "refined"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpe_jax.camera import CAMERAS
 from hpe_jax.errors import InputError
-from hpe_jax.frames import Source
-from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.frames import Source, centre_only
 
 CENTRES = ("gt", "com", "file", "refined")
 """Where hand centres may come from; not every source offers each."""
@@ -32,10 +32,18 @@ def make_source(data: Any, split: str, seed: int) -> Source:
             raise InputError(f"data.{name}={data[name]}: expected a positive number")
     if not data.centre_jitter_mm >= 0:
         raise InputError(f"data.centre_jitter_mm={data.centre_jitter_mm}: expected at least 0")
-    if data.dataset not in SKELETONS:
-        raise InputError(f"data.dataset={data.dataset!r}: expected one of {', '.join(SKELETONS)}")
+    if data.dataset not in CAMERAS:
+        raise InputError(f"data.dataset={data.dataset!r}: expected one of {', '.join(CAMERAS)}")
+    target = data.get("target", "joints")
+    if target not in ("joints", "centre"):
+        raise InputError(f"data.target={target!r}: expected joints or centre")
     if data.centre not in CENTRES:
         raise InputError(f"data.centre={data.centre!r}: expected one of {', '.join(CENTRES)}")
+    source = _source(data, split, seed)
+    return centre_only(source) if target == "centre" else source
+
+
+def _source(data: Any, split: str, seed: int) -> Source:
     if not data.root:
         from hpe_jax import synthetic
 

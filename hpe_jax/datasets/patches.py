@@ -61,6 +61,21 @@ def hand_patch(
     }
 
 
+def whole_frame(
+    depth: Float[np.ndarray, "H W"],
+    centre: Float[np.ndarray, "3"],
+    camera: Float[np.ndarray, "4"],
+) -> dict[str, np.ndarray]:
+    """Every k-th pixel of a frame, about `SEARCH_WIDTH` columns, as `hand_patch` gives patches."""
+    step = max(1, round(depth.shape[1] / SEARCH_WIDTH))
+    return {
+        "depth": np.ascontiguousarray(depth[::step, ::step], np.float32),
+        "corner": np.zeros(2, np.float32),
+        "camera": np.asarray(decimate(np.asarray(camera, np.float32), step), np.float32),
+        "centre": np.asarray(centre, np.float32),
+    }
+
+
 def find_hand(
     depth: Float[np.ndarray, "H W"], camera: Float[np.ndarray, "4"], cube_mm: float
 ) -> Float[np.ndarray, "3"] | None:
@@ -69,13 +84,11 @@ def find_hand(
     Runs `kernels.localise` on every k-th pixel, k such that about `SEARCH_WIDTH` columns are
     left. The k-th pixels of each frame are exactly what `hand_patch` cuts from for that k.
     """
-    step = max(1, round(depth.shape[1] / SEARCH_WIDTH))
-    small = np.ascontiguousarray(depth[::step, ::step], np.float32)
-    scaled = decimate(np.asarray(camera, np.float32), step)
+    small = whole_frame(depth, np.zeros(3), camera)
     # On the CPU: reader threads must not queue behind the training step of an accelerator.
     # Explicit transfers: the training loop forbids the implicit ones.
     arguments = jax.device_put(
-        (small, np.zeros(2, np.float32), scaled, np.float32(cube_mm)), _host()
+        (small["depth"], small["corner"], small["camera"], np.float32(cube_mm)), _host()
     )
     centre = np.asarray(jax.device_get(_localise(*arguments)), np.float32)
     return centre if np.isfinite(centre).all() and centre[2] > 0 else None

@@ -20,7 +20,13 @@ from jaxtyping import Bool, Float
 
 from hpe_jax.camera import CameraSpec
 from hpe_jax.datasets.centres import read_centres
-from hpe_jax.datasets.patches import empty_cube, find_hand, hand_patch, outside_frame
+from hpe_jax.datasets.patches import (
+    empty_cube,
+    find_hand,
+    hand_patch,
+    outside_frame,
+    whole_frame,
+)
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 
@@ -98,6 +104,7 @@ class _Examples:
 
     def __init__(self, data: Any, split: str, seed: int, recording: Recording):
         self.patch_px, self.extent_mm = int(data.patch), float(data.extent_mm)
+        self.whole = bool(data.get("whole", False))
         self.training = split == "train"
         self.jitter_mm = float(data.centre_jitter_mm) if self.training else 0.0
         self.option = "skip_unreadable" if self.training else "stand_in"
@@ -140,10 +147,6 @@ class _Examples:
                 return found[i]
 
             return from_depth
-        if data.centre == "refined":
-            raise InputError(
-                "data.centre=refined: not built yet; expected one of " + ", ".join(CENTRES)
-            )
         raise InputError(f"data.centre={data.centre}: expected one of {', '.join(CENTRES)}")
 
     def patch(self, number: int) -> dict[str, np.ndarray]:
@@ -161,6 +164,8 @@ class _Examples:
             # By (seed, number): a resumed run sees the same centre, another epoch another one.
             noise = np.random.default_rng([self.seed, number]).normal(0, self.jitter_mm, 3)
             centre = centre + noise.astype(np.float32)
+        if self.whole:
+            return whole_frame(depth, centre, self.camera) | {"cube": cube}
         example = hand_patch(
             depth, centre, self.camera, patch=self.patch_px, extent_mm=self.extent_mm
         )

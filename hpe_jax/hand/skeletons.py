@@ -86,4 +86,6 @@ MSRA = _skeleton(
         ["wrist", *(f"thumb_{part}" for part in ("cmc", "mcp", "ip", "tip"))],
     ],
 )
-SKELETONS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA}
+# What centre networks estimate: the mean of a hand's joints.
+CENTRE = _skeleton(["centre"], [])
+SKELETONS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA, "centre": CENTRE}

@@ -102,7 +102,11 @@ def to_camera(points: Float[Array, "... 3"], crop: Crop) -> Float[Array, "... 3"
 
 
 def sample(
-    depth: Float[Array, "H W"], corner: Float[Array, "2"], crop: Crop, count: int, reach_mm: float
+    depth: Float[Array, "H W"],
+    corner: Float[Array, "2"],
+    crop: Crop,
+    count: int,
+    reach_mm: float | Array,
 ) -> Float[Array, "N N 3"]:
     """The depth readings that a grid over the crop hits, as points.
 

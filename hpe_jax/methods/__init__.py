@@ -7,11 +7,13 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from hpe_jax.hand.skeletons import Skeleton
-from hpe_jax.methods import dense_regression, hourglass3d, v2v
+from hpe_jax.methods import centre, dense_regression, detector, hourglass3d, v2v
 from hpe_jax.methods.base import Method
 
 METHODS: dict[str, Callable[[ConfigDict, Skeleton], Method]] = {
     "v2v": v2v.make,
     "hourglass3d": hourglass3d.make,
     "dense_regression": dense_regression.make,
+    "centre": centre.make,
+    "detector": detector.make,
 }

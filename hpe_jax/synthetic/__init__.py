@@ -15,16 +15,20 @@ import numpy as np
 from jaxtyping import Array
 
 from hpe_jax import camera as cameras
+from hpe_jax.datasets.centres import read_centres
+from hpe_jax.datasets.patches import SEARCH_WIDTH
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch, Source
 from hpe_jax.hand.kinematics import labels, place
 from hpe_jax.kernels.localise import localise
 from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
 from hpe_jax.synthetic.render import render_depth
+from hpe_jax.synthetic.scene import background, put_behind
 from hpe_jax.synthetic.sensor import sense
 from hpe_jax.synthetic.surface import HAND, HAND_AND_FOREARM, hand_surface
 
 TEST_SEED = 20180618
+TEST_FRAMES = 2048
 FRAMES_PER_TEST_SUBJECT = 32
 
 
@@ -41,6 +45,8 @@ def render_frame(
     centre_jitter_mm: float,
     sensor: bool,
     forearm: bool,
+    whole: bool = False,
+    centres: Array | None = None,
 ) -> Batch:
     """One frame of the batch contract (without the leading axis); pure and jittable.
 
@@ -51,9 +57,11 @@ def render_frame(
       dataset: whose camera and skeleton ("nyu", "icvl", "msra").
       patch, extent_mm: size of the patch in pixels and the least it covers at the hand.
       cube_mm: edge of the hand's cube.
-      centre: "com" (the localiser on the rendered depth) or "gt" (mean of the joints).
+      centre: "com" (the localiser on the rendered depth), "gt" (mean of the joints) or "file".
       centre_jitter_mm: standard deviation of noise on training centres, per axis.
       sensor, forearm: whether the depth sensor's faults and the forearm are simulated.
+      whole: every k-th pixel of the camera's image, with what is behind the hand, not a patch.
+      centres: (N, 3) mm, those of "file" by index.
     """
     key = jax.random.fold_in(jax.random.key(TEST_SEED if test else seed), index)
     if test:
@@ -72,27 +80,36 @@ def render_frame(
     # The patch is cut around where a localiser would roughly look.
     aim = middle + 15.0 * jax.random.normal(k[1], (3,))
     full = jnp.asarray(spec.intrinsics)
-    step = cameras.decimation_for(aim, full, extent_mm, patch)
-    camera = cameras.decimate(full, step)
-    corner = cameras.patch_corner(aim, camera, patch)
+    if whole:
+        every = max(1, round(spec.width / SEARCH_WIDTH))
+        camera, corner = cameras.decimate(full, every), jnp.zeros(2)
+        size = (-(-spec.height // every), -(-spec.width // every))
+    else:
+        step = cameras.decimation_for(aim, full, extent_mm, patch)
+        camera = cameras.decimate(full, step)
+        corner, size = cameras.patch_corner(aim, camera, patch), (patch, patch)
 
     u = jax.random.uniform(k[2], (2,))
     forearm_mm = jnp.where(u[0] < 0.15, 5.0 + 60.0 * u[1], 120.0 + 160.0 * u[1])
     mesh = hand_surface(points, shape, pose.wrist, forearm_mm)
     topology = HAND_AND_FOREARM if forearm else HAND
-    depth = render_depth(mesh, topology, corner, camera, (patch, patch))
+    depth = render_depth(mesh, topology, corner, camera, size)
+    if whole:
+        depth = put_behind(depth, background(k[5], middle, corner, camera, size))
     if sensor:
         depth = sense(k[3], depth, middle[2] / camera[0])
     if centre == "com":
         # Whole frames are searched coarsely too (`datasets.patches.find_hand`).
-        every = max(1, patch // 64)
+        every = 1 if whole else max(1, patch // 64)
         found = localise(
             depth[::every, ::every], corner / every, cameras.decimate(camera, every), cube_mm
         )
     elif centre == "gt":
         found = middle
+    elif centre == "file" and centres is not None:
+        found = centres[index]
     else:
-        raise ValueError(f"unknown centre {centre!r}, expected com or gt")
+        raise ValueError(f"unknown centre {centre!r}, expected com, gt or file with its centres")
     found = jnp.where(found[2] > 0.0, found, middle)
     if not test:
         found = found + centre_jitter_mm * jax.random.normal(k[4], (3,))
@@ -119,8 +136,9 @@ def make_source(config: Any, split: str, seed: int) -> Source:
     """
     if config.dataset not in VIEWS:
         raise InputError(f"data.dataset={config.dataset!r}: expected one of {sorted(VIEWS)}")
-    if config.centre not in ("com", "gt"):
-        raise InputError(f"data.centre={config.centre!r}: synthetic hands offer com and gt")
+    if config.centre not in ("com", "gt", "file"):
+        raise InputError(f"data.centre={config.centre!r}: synthetic hands offer com, gt and file")
+    centres = _file_centres(config, split) if config.centre == "file" else None
     frame = partial(
         render_frame,
         seed=seed,
@@ -133,6 +151,8 @@ def make_source(config: Any, split: str, seed: int) -> Source:
         centre_jitter_mm=config.centre_jitter_mm,
         sensor=config.synthetic.sensor,
         forearm=config.synthetic.forearm,
+        whole=bool(config.get("whole", False)),
+        centres=centres,
     )
 
     def load(indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -144,13 +164,27 @@ def make_source(config: Any, split: str, seed: int) -> Source:
     return Source(
         name=f"synthetic-{config.dataset}",
         split=split,
-        size=2048 if split == "test" else None,
+        size=TEST_FRAMES if split == "test" else None,
         centre=config.centre,
         skeleton=config.dataset,
         camera=cameras.CAMERAS[config.dataset].intrinsics,
         load=load,
         expand=expand,
     )
+
+
+def _file_centres(config: Any, split: str) -> Array:
+    """The centres of the test split from a file."""
+    if not config.centre_file:
+        raise InputError("data.centre=file: expected data.centre_file to name a file")
+    if split != "test":
+        raise InputError("data.centre=file: synthetic training frames are endless, no file fits")
+    path = str(config.centre_file).replace("{split}", split)
+    centres = read_centres(path, frames=TEST_FRAMES)
+    if np.isnan(centres).any():
+        line = int(np.isnan(centres).any(-1).argmax()) + 1
+        raise InputError(f"{path}: line {line}: no centre, expected one for every synthetic frame")
+    return jnp.asarray(centres)
 
 
 __all__ = ["make_source", "render_frame"]

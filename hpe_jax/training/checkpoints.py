@@ -28,7 +28,13 @@ FREE_KEYS = (
     # How maps are read changes no parameter.
     *("method.decode", "method.top_k", "method.candidates", "method.kernel_mm"),
     *("method.iterations", "method.weighted"),
-    *("data.root", "data.centre_file", "data.skip_unreadable", "data.stand_in"),
+    *(
+        "data.root",
+        "data.centre_file",
+        "data.centre_model",
+        "data.skip_unreadable",
+        "data.stand_in",
+    ),
 )
 
 

@@ -19,7 +19,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from hpe_jax.datasets import make_source
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source, epoch_indices
 from hpe_jax.hand.skeletons import SKELETONS
@@ -40,6 +39,7 @@ from hpe_jax.training.console import Board, History, Log, Stop
 from hpe_jax.training.evaluation import Evaluator
 from hpe_jax.training.progress import Clock, Window
 from hpe_jax.training.results import device_name, score, skeleton_grid, write_results
+from hpe_jax.training.sources import make_source
 from hpe_jax.training.state import (
     eval_variables,
     init_state,
@@ -64,8 +64,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
         raise InputError(
             f"method.name={config.method.name!r} is unknown, expected one of {sorted(METHODS)}"
         )
-    train_source = make_source(config.data, "train", config.seed)
-    test_source = make_source(config.data, "test", config.seed)
+    train_source, test_source = (make_source(config, split) for split in ("train", "test"))
     method = METHODS[config.method.name](config.method, SKELETONS[train_source.skeleton])
     return train(config, Path(workdir), method, train_source, test_source)
 

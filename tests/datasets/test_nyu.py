@@ -270,7 +270,7 @@ def test_bad_centres(tmp_path):
     refused("900 0 800", r"depth_1_0000003\.png: its centre .*centres\.txt. is outside the frame")
     refused("0 0 -800", "is outside the frame")
     refused("0 0 5000", r"depth_1_0000003\.png: empty crop, no reading within 250 mm")
-    with pytest.raises(InputError, match="not built yet"):
+    with pytest.raises(InputError, match="data.centre=refined: expected one of gt, com, file"):
         make_source(config(tmp_path, centre="refined"), "train", 0)
     with pytest.raises(InputError, match="expected one of gt, com, file"):
         make_source(config(tmp_path, centre="mean"), "train", 0)

@@ -145,7 +145,7 @@ def test_sensor_and_forearm_can_be_switched_off():
 
 
 def test_bad_config_is_one_clear_line():
-    with pytest.raises(InputError, match="com and gt"):
+    with pytest.raises(InputError, match="com, gt and file"):
         make_source(config(centre="refined"), "train", 0)
     with pytest.raises(InputError, match="icvl"):
         make_source(config(dataset="no such"), "train", 0)

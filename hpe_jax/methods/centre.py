@@ -1,0 +1,153 @@
+"""The hand's centre from a crop about a rough one, in the field's usual form.
+
+As in M. Oberweger and V. Lepetit, "DeepPrior++", ICCVW 2017, section 3: three crops of one image,
+the whole, its middle half and its middle quarter, each through three convolutions; two fully
+connected layers estimate how far the crop's centre is from the hand's, the mean of its joints.
+Configs: `configs/centre_nyu.py`, `:quick`. Its one joint is the centre (`data.target="centre"`).
+
+Half of the training crops lie about the rough centre that a localiser found, half about the true
+one with noise of `jitter_mm`, so that the network neither learns one localiser's habits alone nor
+never sees a good centre.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from hpe_jax.errors import InputError
+from hpe_jax.frames import Batch
+from hpe_jax.hand.skeletons import Skeleton
+from hpe_jax.kernels.conv3d import max_pool2
+from hpe_jax.kernels.crops import make_crop, sample
+from hpe_jax.layers.blocks import Conv
+from hpe_jax.layers.init import init_variables
+from hpe_jax.methods.base import Method, Metrics, Variables
+
+PAPER = {
+    "name": "centre",
+    "input": 128,  # pixels of the widest crop
+    "features": 8,
+    "hidden": 1024,
+    "dropout": 0.3,
+    "jitter_mm": 20.0,  # of training crops about the true centre, per axis
+    "kernel_std": 0.0,  # He
+    "output_std": 0.001,
+    "dtype": "float32",
+}
+# The method at the size of the `quick` variants.
+QUICK = {"input": 64, "hidden": 256, "dropout": 0.0}
+
+CROPS = 3  # each half as wide as the one before
+
+
+class CentreNet(nn.Module):
+    """Three crops to an offset.
+
+    Attributes:
+      features: channels of the convolutions.
+      hidden: width of the fully connected layers.
+      dropout: share of those that is dropped in training.
+      dtype: of the arithmetic; what comes out is float32.
+    """
+
+    features: int = 8
+    hidden: int = 1024
+    dropout: float = 0.3
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B S S 1"], train: bool) -> Float[Array, "B 3"]:
+        """Offset from the crop's centre in halves of the cube; S must be divisible by 16."""
+        conv = partial(Conv, self.features, dtype=self.dtype)
+        size, parts = image.shape[1], []
+        for i in range(CROPS):
+            rim = (size - (size >> i)) // 2
+            x = image[:, rim : size - rim, rim : size - rim]
+            x = max_pool2(nn.relu(conv(size=5, name=f"crop{i}_conv1")(x)))
+            x = max_pool2(nn.relu(conv(size=5, name=f"crop{i}_conv2")(x)))
+            x = nn.relu(conv(size=3, name=f"crop{i}_conv3")(x))
+            parts.append(x.reshape(len(x), -1))
+        x = jnp.concatenate(parts, -1)
+        for i in range(2):
+            x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name=f"fc{i}")(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(3, name="output")(x.astype(jnp.float32))
+
+
+def make(config: ConfigDict, skeleton: Skeleton) -> Method:
+    """The refinement network; its skeleton is the centre alone.
+
+    Args:
+      config: the `method` part: `input` (pixels of the widest crop), `features`, `hidden`,
+        `dropout`, `jitter_mm`, `kernel_std`, `output_std`, `dtype`.
+      skeleton: `SKELETONS["centre"]`.
+
+    Raises:
+      InputError: another skeleton, or a value out of range.
+    """
+    size = int(config.input)
+    if len(skeleton) != 1:
+        raise InputError('method.name=centre estimates one point, expected data.target="centre"')
+    if size < 16 or size % 16:
+        raise InputError(f"method.input={size}: expected a multiple of 16")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise InputError(f"method.dtype={config.dtype!r}: expected float32 or bfloat16")
+    if not 0 <= config.dropout < 1:
+        raise InputError(f"method.dropout={config.dropout}: expected at least 0 and below 1")
+    for name in ("jitter_mm", "kernel_std", "output_std"):
+        if not config[name] >= 0:
+            raise InputError(f"method.{name} must be at least 0, got {config[name]}")
+    net = CentreNet(
+        int(config.features), int(config.hidden), float(config.dropout), jnp.dtype(config.dtype)
+    )
+
+    def see(batch: Batch, centre: Array) -> Array:
+        """Normalised depth of crops about `centre`: -1 to 1 through the cube, 1 where empty."""
+
+        def one(depth: Array, corner: Array, camera: Array, centre: Array, cube: Array) -> Array:
+            crop = make_crop(centre, camera, cube, size)
+            z = sample(depth, corner, crop, size, cube / 2)[..., 2]
+            return jnp.where(z > 0, (z - centre[2]) / (cube / 2), 1.0)[..., None]
+
+        fields = batch["depth"], batch["corner"], batch["camera"], centre, batch["cube"]
+        return jax.vmap(one)(*fields)
+
+    def estimate(offset: Array, batch: Batch, centre: Array) -> Array:
+        return (centre + offset * (batch["cube"] / 2)[:, None])[:, None]
+
+    def init(key: Array) -> Variables:
+        image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+        std = {"output": float(config.output_std)}
+        return init_variables(
+            net, key, image, kernel_std=float(config.kernel_std), std=std, train=False
+        )
+
+    def loss(
+        variables: Variables, batch: Batch, key: Array
+    ) -> tuple[Array, tuple[Metrics, Variables]]:
+        key_kind, key_noise, key_dropout = jax.random.split(key, 3)
+        true = batch["joints"][:, 0]
+        about_true = jax.random.bernoulli(key_kind, 0.5, (len(true), 1))
+        noise = float(config.jitter_mm) * jax.random.normal(key_noise, true.shape)
+        centre = jnp.where(about_true, true + noise, batch["centre"])
+        offset: Any = net.apply(
+            variables, see(batch, centre), train=True, rngs={"dropout": key_dropout}
+        )
+        wanted = (true - centre) / (batch["cube"] / 2)[:, None]
+        value = jnp.mean(jnp.sum((offset - wanted) ** 2, -1))
+        found = estimate(jax.lax.stop_gradient(offset), batch, centre)
+        error_mm = jnp.mean(jnp.linalg.norm(found - batch["joints"], axis=-1))
+        return value, ({"loss": value, "error_mm": error_mm}, {})
+
+    def predict(variables: Variables, batch: Batch) -> Float[Array, "B 1 3"]:
+        offset: Any = net.apply(variables, see(batch, batch["centre"]), train=False)
+        return estimate(offset, batch, batch["centre"])
+
+    return Method(init, loss, predict)

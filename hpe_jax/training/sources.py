@@ -1,0 +1,106 @@
+"""An experiment's examples, with hand centres that a trained network refined where it asks so."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from hpe_jax import datasets
+from hpe_jax.errors import InputError
+from hpe_jax.frames import Batch, Source
+from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.methods import METHODS
+from hpe_jax.methods.base import Method, Variables
+from hpe_jax.methods.detector import median_centre
+from hpe_jax.training.checkpoints import load_model
+
+
+def make_source(config: ConfigDict, split: str) -> Source:
+    """`datasets.make_source`, and `data.centre="refined"`.
+
+    A refined centre is that of `com` (in training with its jitter), moved by the network that the
+    run `data.centre_model` trained.
+
+    Raises:
+      InputError: as `datasets.make_source`; no centre model, or one that cannot be used.
+    """
+    if config.data.centre != "refined":
+        return datasets.make_source(config.data, split, config.seed)
+    if not config.data.centre_model:
+        raise InputError(
+            "data.centre=refined: expected data.centre_model to name a run's --workdir"
+        )
+    model = load_centre_model(config.data.centre_model, config.data)
+    if model.whole:
+        raise InputError(
+            f"data.centre_model={config.data.centre_model}: detects hands in whole frames; "
+            "expected a run that refines centres (launch.write_centres makes a file of detected "
+            "ones, for data.centre=file)"
+        )
+    rough = config.data.copy_and_resolve_references()
+    rough.centre = "com"
+    return refine(datasets.make_source(rough, split, config.seed), model)
+
+
+@dataclasses.dataclass(frozen=True)
+class CentreModel:
+    """A network that says where hands are.
+
+    Attributes:
+      data: the `data` section that it was trained on.
+      method: the network; its joints are the centre itself, or all of those that it detects.
+      variables: its weights, on the host.
+    """
+
+    data: ConfigDict
+    method: Method
+    variables: Variables
+
+    @property
+    def whole(self) -> bool:
+        """Whether it looks at whole frames ("detected"), not patches about centres ("refined")."""
+        return bool(self.data.get("whole", False))
+
+    def centres(self, batch: Batch) -> Float[Array, "B 3"]:
+        """Hand centres of a batch, mm; pure."""
+        return median_centre(self.method.predict(self.variables, batch))
+
+
+def load_centre_model(workdir: str, data: ConfigDict | None = None) -> CentreModel:
+    """The network that a run trained to find centres.
+
+    Args:
+      workdir: of the run.
+      data: the experiment that its centres are for; None asks for nothing.
+
+    Raises:
+      InputError: not such a run, or one for another camera or cube than the experiment's.
+    """
+    model, variables = load_model(workdir)
+    target, whole = (model.data.get(key, None) for key in ("target", "whole"))
+    if target != "centre" and not whole:
+        raise InputError(f"{workdir}: trained for joints, expected a run that finds hand centres")
+    for name in ("dataset", "cube_mm"):
+        if data is not None and model.data[name] != data[name]:
+            raise InputError(
+                f"{workdir}: finds centres for data.{name}={model.data[name]}, "
+                f"expected {data[name]}"
+            )
+    skeleton = SKELETONS["centre" if target == "centre" else model.data.dataset]
+    method = METHODS[model.method.name](model.method, skeleton)
+    # On the host: the step that uses them decides on which devices.
+    return CentreModel(model.data, method, jax.device_get(variables))
+
+
+def refine(source: Source, model: CentreModel) -> Source:
+    """The same examples about the centres that a network estimates from them."""
+
+    def expand(loaded: dict[str, Any]) -> Batch:
+        batch = source.expand(loaded)
+        return batch | {"centre": model.centres(batch)}
+
+    return dataclasses.replace(source, expand=expand, centre="refined")

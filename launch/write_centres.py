@@ -1,0 +1,101 @@
+"""Write the field's hand-centre files: what a trained centre network finds in a data set.
+
+    python -m launch.write_centres --workdir=runs/centre --root=DIR [--splits=test,train] \\
+        [--out=DIR]
+
+`--workdir` is a run of `configs/centre_nyu.py` (centres "refined") or `configs/detector_nyu.py`
+("detected"). Leaves `OUT/center_SPLIT_refined.txt` or `..._detected.txt`: one `x y z` (mm) a
+frame, y as the data set's published files count it (up for NYU and MSRA15), `invalid` where a
+frame shows no hand. Without `--root` the frames are the 2,048 synthetic test frames, y down.
+`--config.data.centre=file` with `--config.data.centre_file='OUT/center_{split}_refined.txt'` reads
+them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from hpe_jax.datasets import make_source
+from hpe_jax.datasets.centres import write_centres
+from hpe_jax.errors import InputError, one_line
+from hpe_jax.frames import Source
+from hpe_jax.training.sources import CentreModel, load_centre_model
+
+BATCH = 64
+Y_UP = {"nyu": True, "icvl": False, "msra": True}
+
+
+def main() -> int:
+    """Exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--root", default="")
+    parser.add_argument("--splits", default="test")
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    try:
+        model = load_centre_model(args.workdir)
+        for split in args.splits.split(","):
+            data = model.data.copy_and_resolve_references()
+            data.root, data.centre_jitter_mm = args.root, 0.0
+            source = make_source(data, split, 0)
+            if source.size is None:
+                raise InputError(f"{source.name}: the {split} split is endless, no file fits")
+            kind = "detected" if model.whole else "refined"
+            path = Path(args.out or args.workdir) / f"center_{split}_{kind}.txt"
+            centres = find(model, source)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_centres(path, centres, y_up=bool(args.root) and Y_UP[data.dataset])
+            invalid = int(np.isnan(centres[:, 0]).sum())
+            print(f"{path}: {invalid} of {len(centres):,} frames invalid")
+    except (InputError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def find(model: CentreModel, source: Source) -> Float[np.ndarray, "N 3"]:
+    """Centres (mm) in all frames of a split; NaN where a frame shows no hand."""
+    step = jax.jit(lambda loaded: model.centres(source.expand(loaded)))
+    centres = np.full((source.size or 0, 3), np.nan, np.float32)
+    begun = time.monotonic()
+    for start in range(0, len(centres), BATCH):
+        rows = np.arange(start, min(start + BATCH, len(centres)))
+        usable, loaded = _load(source, rows)
+        if len(usable):
+            centres[usable] = jax.device_get(step(loaded))[: len(usable)]
+        done = rows[-1] + 1
+        if sys.stdout.isatty() or done == len(centres):
+            rate = done / max(time.monotonic() - begun, 1e-9)
+            end = "\n" if done == len(centres) else "\r"
+            print(f"{done:,} of {len(centres):,} frames, {rate:.0f} a second", end=end, flush=True)
+    return centres
+
+
+def _load(source: Source, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """The frames among `rows` that show a hand, and a whole batch that begins with them."""
+    try:
+        return rows, source.load(np.resize(rows, BATCH))
+    except InputError:
+        usable = rows[[_loads(source, row) for row in rows]]
+        return usable, source.load(np.resize(usable, BATCH)) if len(usable) else {}
+
+
+def _loads(source: Source, row: int) -> bool:
+    try:
+        source.load(np.array([row]))
+    except InputError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The centre network: shapes, learning, refined sources, and what cannot be a centre model."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from hpe_jax.errors import InputError
+from hpe_jax.frames import Source, centre_only
+from hpe_jax.hand.skeletons import CENTRE, NYU
+from hpe_jax.methods import METHODS
+from hpe_jax.methods.centre import PAPER
+from hpe_jax.training.sources import CentreModel, make_source, refine
+
+
+def config(**changes):
+    small = {"input": 16, "features": 4, "hidden": 32, "dropout": 0.0, "jitter_mm": 15.0}
+    return ConfigDict(PAPER | small | changes)
+
+
+def make_batch(size=8, seed=0):
+    """A square "hand" of 100 mm; the rough centre is off by up to 30 mm."""
+    rng = np.random.default_rng(seed)
+    true = np.array([0.0, 0.0, 600.0]) + rng.uniform(-20, 20, (size, 3))
+    camera = np.tile(np.array([200.0, 200.0, 64.0, 64.0], np.float32), (size, 1))
+    depth = np.zeros((size, 128, 128), np.float32)
+    for b in range(size):
+        u, v = (true[b, :2] * 200 / true[b, 2] + 64).round().astype(int)
+        depth[b, v - 17 : v + 18, u - 17 : u + 18] = true[b, 2]
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float32),
+        {
+            "depth": depth, "corner": np.zeros((size, 2)), "camera": camera,
+            "centre": true + rng.uniform(-30, 30, (size, 3)), "joints": true[:, None],
+            "cube": np.full(size, 200.0),
+        },
+    ) | {"joint_valid": jnp.ones((size, 1), bool)}  # fmt: skip
+
+
+def test_learns_where_the_hand_is():
+    method, batch = METHODS["centre"](config(), CENTRE), make_batch(32)
+    variables = method.init(jax.random.key(0))
+    assert set(variables) == {"params"}
+    rule = optax.adam(3e-3)
+    state = rule.init(variables["params"])
+
+    @jax.jit
+    def step(params, state, key):
+        def value(params):
+            return method.loss({"params": params}, batch, key)
+
+        gradient = jax.grad(value, has_aux=True)(params)[0]
+        updates, state = rule.update(gradient, state)
+        return optax.apply_updates(params, updates), state
+
+    params = variables["params"]
+    for i in range(150):
+        params, state = step(params, state, jax.random.key(i))
+    other = make_batch(32, seed=1)
+    found = jax.jit(method.predict)({"params": params}, other)
+    assert found.shape == (32, 1, 3)
+    before = np.linalg.norm(other["centre"] - other["joints"][:, 0], axis=-1).mean()
+    after = np.linalg.norm(found - other["joints"], axis=-1).mean()
+    assert after < 0.5 * before
+
+
+def test_three_crops_of_one_image():
+    method = METHODS["centre"](config(input=128, features=8, hidden=1024), CENTRE)
+    params = jax.eval_shape(method.init, jax.random.key(0))["params"]
+    assert {n for n in params if n.startswith("crop")} == {
+        f"crop{i}_conv{j}" for i in range(3) for j in (1, 2, 3)
+    }
+    assert params["fc0"]["kernel"].shape == (8 * (32**2 + 16**2 + 8**2), 1024)
+    assert params["output"]["kernel"].shape == (1024, 3)
+
+
+def test_dropout_is_for_training_only():
+    method, batch = METHODS["centre"](config(dropout=0.5, output_std=0.5), CENTRE), make_batch()
+    variables = method.init(jax.random.key(0))
+    losses = {float(method.loss(variables, batch, jax.random.key(k))[0]) for k in range(3)}
+    assert len(losses) == 3
+    one, two = (method.predict(variables, batch) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_centre_only_takes_the_mean_of_the_valid_joints():
+    batch = {
+        "joints": jnp.arange(24.0).reshape(2, 4, 3),
+        "joint_valid": jnp.array([[1, 1, 0, 0], [1, 1, 1, 1]], bool),
+    }
+    source = Source(
+        "x", "train", 2, "com", "nyu", np.ones(4), load=lambda i: {}, expand=lambda loaded: batch
+    )
+    small = centre_only(source)
+    assert small.skeleton == "centre" and small.skipped is source.skipped
+    out = small.expand({})
+    np.testing.assert_allclose(out["joints"][:, 0], [[1.5, 2.5, 3.5], [16.5, 17.5, 18.5]])
+    assert out["joint_valid"].shape == (2, 1)
+
+
+def test_a_refined_source_moves_the_centres_only():
+    method = METHODS["centre"](config(output_std=0.5), CENTRE)
+    variables, batch = jax.device_get(method.init(jax.random.key(0))), make_batch()
+    source = Source(
+        "x", "test", 8, "com", "nyu", np.ones(4), load=lambda i: {}, expand=lambda loaded: batch
+    )
+    refined = refine(source, CentreModel(ConfigDict(), method, variables))
+    assert refined.centre == "refined"
+    out = jax.jit(refined.expand)({})
+    np.testing.assert_allclose(out["centre"], method.predict(variables, batch)[:, 0], atol=1e-2)
+    assert np.abs(out["centre"] - batch["centre"]).max() > 1
+    np.testing.assert_array_equal(out["depth"], batch["depth"])
+
+
+def test_bad_centre_models(tmp_path):
+    experiment = importlib.import_module("configs.v2v_nyu").get_config("quick")
+    experiment.data.centre = "refined"
+    with pytest.raises(InputError, match="expected data.centre_model to name a run"):
+        make_source(experiment, "test")
+    experiment.data.centre_model = str(tmp_path)
+    with pytest.raises(InputError, match="no checkpoints/ in it"):
+        make_source(experiment, "test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"input": 24}, "method.input=24: expected a multiple of 16"),
+        ({"dropout": 1.0}, "method.dropout=1.0"),
+        ({"jitter_mm": -1.0}, "method.jitter_mm must be at least 0"),
+        ({"dtype": "int8"}, "method.dtype='int8'"),
+    ],
+)
+def test_bad_configs(changes, match):
+    with pytest.raises(InputError, match=match):
+        METHODS["centre"](config(**changes), CENTRE)
+
+
+def test_it_needs_a_source_of_centres():
+    with pytest.raises(InputError, match='expected data.target="centre"'):
+        METHODS["centre"](config(), NYU)
+    module = importlib.import_module("configs.centre_nyu")
+    assert module.get_config().data.target == module.get_config("quick").data.target == "centre"

@@ -1,0 +1,117 @@
+"""The detector: shapes, learning, depths, odd frames; the scene behind synthetic hands."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from hpe_jax.camera import xyz_to_uvd
+from hpe_jax.errors import InputError
+from hpe_jax.hand.skeletons import ICVL, NYU, Skeleton
+from hpe_jax.methods import METHODS
+from hpe_jax.methods.detector import PAPER, STEM, median_centre
+
+CAMERA = np.array([60.0, 60.0, 32.0, 24.0], np.float32)
+TWO = Skeleton(("left", "right"), ((0, 1),), (0, 1))
+
+
+def config(**changes):
+    return ConfigDict(PAPER | {"features": 8, "depth": 2} | changes)
+
+
+def make_batch(size=8, seed=0, wall=True):
+    """A bar of 220 x 60 mm with a "joint" in each half, before a wall."""
+    rng = np.random.default_rng(seed)
+    middle = np.stack(
+        [rng.uniform(-60, 60, size), rng.uniform(-60, 60, size), rng.uniform(500, 600, size)], -1
+    )
+    depth = np.full((size, 48, 64), 1200.0 if wall else 0.0, np.float32)
+    for b in range(size):
+        (u0, v0), (u1, v1) = (
+            np.asarray(xyz_to_uvd(middle[b] + np.array(d), CAMERA))[:2].round().astype(int)
+            for d in ((-110.0, -30.0, 0.0), (110.0, 30.0, 0.0))
+        )
+        depth[b, max(v0, 0) : v1 + 1, max(u0, 0) : u1 + 1] = middle[b, 2]
+    joints = middle[:, None] + np.array([[-80.0, 0, 0], [80.0, 0, 0]])
+    fields = {
+        "depth": depth, "corner": np.zeros((size, 2)), "camera": np.tile(CAMERA, (size, 1)),
+        "centre": middle, "joints": joints, "cube": np.full(size, 250.0),
+    }  # fmt: skip
+    batch = {name: jnp.asarray(value, jnp.float32) for name, value in fields.items()}
+    return batch | {"joint_valid": jnp.ones((size, 2), bool)}
+
+
+def test_learns_where_joints_are():
+    method, batch = METHODS["detector"](config(), TWO), make_batch(32)
+    variables = method.init(jax.random.key(0))
+    rule = optax.adam(1e-2)
+    state = rule.init(variables["params"])
+
+    @jax.jit
+    def step(variables, state):
+        def value(params):
+            return method.loss(variables | {"params": params}, batch, jax.random.key(0))
+
+        gradient, (metrics, stats) = jax.grad(value, has_aux=True)(variables["params"])
+        updates, state = rule.update(gradient, state)
+        params = optax.apply_updates(variables["params"], updates)
+        return {"params": params, **stats}, state, metrics["error_mm"]
+
+    for _ in range(60):
+        variables, state, error = step(variables, state)
+    found = jax.jit(method.predict)(variables, batch)
+    apart = np.linalg.norm(found - batch["joints"], axis=-1)
+    # A pixel of the maps is 37 mm wide here.
+    assert apart.mean() < 30 and float(error) < 60
+    centre = np.linalg.norm(median_centre(found) - batch["centre"], axis=-1)
+    assert centre.mean() < apart.mean()
+
+
+def test_frames_of_any_size_and_empty_ones():
+    method = METHODS["detector"](config(output_std=0.3), NYU)
+    variables = method.init(jax.random.key(1))
+    for height, width in ((120, 160), (106, 128), (47, 61)):
+        depth = jnp.zeros((2, height, width)).at[1, 20:30, 20:30].set(500.0)
+        batch = {"depth": depth, "corner": jnp.zeros((2, 2)), "camera": jnp.tile(CAMERA, (2, 1))}
+        found = np.asarray(method.predict(variables, batch))
+        assert found.shape == (2, 14, 3) and np.isfinite(found).all()
+        # Joints that meet no reading take the depth of those that do.
+        assert set(np.unique(found[1, :, 2])) <= {500.0, 1500.0} and (found[0, :, 2] == 1500).all()
+
+
+def test_reads_the_nearest_depth_and_the_pixel_of_the_peak():
+    method = METHODS["detector"](config(top_k=1), ICVL)
+    variables = method.init(jax.random.key(0))
+    # All weights but the output's bias at zero: equal maps, whose first pixel is the peak.
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    depth = jnp.full((1, 32, 32), 900.0).at[0, 3, 3].set(700.0)
+    batch = {"depth": depth, "corner": jnp.zeros((1, 2)), "camera": CAMERA[None]}
+    found = method.predict(variables | {"params": params}, batch)[0]
+    at = np.asarray(xyz_to_uvd(found, CAMERA))
+    np.testing.assert_allclose(at[:, :2], (STEM - 1) / 2, atol=1e-3)
+    np.testing.assert_array_equal(at[:, 2], 700.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"depth": 0}, "method.depth and method.top_k"),
+        ({"far_mm": 0.0}, "method.far_mm must be positive"),
+        ({"output_std": -1.0}, "method.output_std"),
+        ({"dtype": "int8"}, "method.dtype='int8'"),
+    ],
+)
+def test_bad_configs(changes, match):
+    with pytest.raises(InputError, match=match):
+        METHODS["detector"](config(**changes), NYU)
+
+
+def test_configs_ask_for_whole_frames():
+    module = importlib.import_module("configs.detector_nyu")
+    assert module.get_config().data.whole and module.get_config("quick").data.whole
+    with pytest.raises(ValueError, match="no variant"):
+        module.get_config("large")
