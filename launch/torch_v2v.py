@@ -179,13 +179,14 @@ def to_variables(module: nn.Module) -> dict[str, Any]:
     out: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for name, owner in module.named_modules():
         path = name.split(".")
-        if isinstance(owner, nn.Conv3d):
-            _put(out["params"], [*path, "kernel"], owner.weight.permute(2, 3, 4, 1, 0))
+        if isinstance(owner, (nn.Conv2d, nn.Conv3d)):
+            extents = range(2, owner.weight.ndim)
+            _put(out["params"], [*path, "kernel"], owner.weight.permute(*extents, 1, 0))
             _put(out["params"], [*path, "bias"], owner.bias)
         elif isinstance(owner, nn.ConvTranspose3d):
             _put(out["params"], [*path[:-1], "kernel"], owner.weight.permute(2, 3, 4, 0, 1))
             _put(out["params"], [*path[:-1], "bias"], owner.bias)
-        elif isinstance(owner, nn.BatchNorm3d):
+        elif isinstance(owner, (nn.BatchNorm2d, nn.BatchNorm3d)):
             _put(out["params"], [*path, "scale"], owner.weight)
             _put(out["params"], [*path, "bias"], owner.bias)
             _put(out["batch_stats"], [*path, "mean"], owner.running_mean)
