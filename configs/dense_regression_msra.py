@@ -50,7 +50,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.schedule = "step"
     config.optimizer.step_every = 20 * config.epoch_examples // config.batch
     if variant.startswith("quick"):
-        quicken(config, steps=900)
+        quicken(config, steps=4500)
         config.batch = 8
         config.optimizer.accumulate = 1
         config.optimizer.weight_decay = 0.0

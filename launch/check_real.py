@@ -1,11 +1,13 @@
 """How a model trained on synthetic hands does on the few real frames of the shared samples.
 
-    python -m launch.check_real --workdir=runs/quickstart [--data=../shared/data] [--out=DIR]
+    python -m launch.check_real --workdir=runs/quickstart [--centre_model=runs/centre]
+        [--data=../shared/data] [--out=DIR]
 
 Prints the mean error over the 14 labelled joints of NYU's first test frame, with the centre
-found in the depth image and with the published one, and the share of joints inside the hand
-over 100 unlabelled Kinect frames of a left hand. With `--out` it also leaves the overlays that
-`hpe_jax.predict` draws. One labelled frame is a sanity check, not a benchmark.
+found in the depth image (by `--centre_model` if there is one) and with the published one; how far
+that centre is from the published one and from the joints' mean; and the share of joints inside
+the hand over 100 unlabelled Kinect frames of a left hand. With `--out` it also leaves the overlays
+that `hpe_jax.predict` draws. One labelled frame is a sanity check, not a benchmark.
 """
 
 from __future__ import annotations
@@ -43,18 +45,24 @@ def nyu_frame(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return depth, cameras.uvd_to_xyz(uvd, cameras.NYU.intrinsics), centre
 
 
-def check(workdir: str, data: Path, out: Path | None) -> dict[str, float]:
+def check(workdir: str, centre_model: str, data: Path, out: Path | None) -> dict[str, float]:
     """The figures by name; see the module's docstring."""
-    predictor = Predictor(*load_model(workdir))
+    predictor = Predictor(*load_model(workdir), centre_model)
+    own = predictor.centre_source
     depth, true, published = nyu_frame(data)
     figures: dict[str, float] = {}
     for passes in (1, 2):
-        for name, centre in (("com", None), ("published", published)):
+        for name, centre in ((own, None), ("published", published)):
             found = predictor(depth, cameras.NYU.intrinsics, centre=centre, passes=passes)
             if found is None:
                 raise SystemExit("error: no hand found in NYU's first test frame")
             error = np.linalg.norm(found.joints - true, axis=-1).mean()
             figures[f"nyu_frame_1_mm ({name} centre, passes={passes})"] = float(error)
+            if passes == 1:
+                aside = {"the joints' mean": true.mean(0), "the published centre": published}
+                for what, point in aside.items():
+                    apart = float(np.linalg.norm(found.centre - point))
+                    figures[f"nyu_frame_1: {name} centre to {what}, mm"] = apart
         frames = sorted((data / "kinect2").glob("*.png"))
         if out is not None:
             place = out / f"kinect2_passes{passes}"
@@ -75,10 +83,12 @@ def main() -> None:
     """Parse the arguments and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", required=True)
+    parser.add_argument("--centre_model", default="")
     parser.add_argument("--data", default=os.environ.get("HPE_SHARED_DATA", "../shared/data"))
     parser.add_argument("--out")
     args = parser.parse_args()
-    figures = check(args.workdir, Path(args.data), Path(args.out) if args.out else None)
+    out = Path(args.out) if args.out else None
+    figures = check(args.workdir, args.centre_model, Path(args.data), out)
     print(json.dumps({k: round(v, 3) for k, v in figures.items()}, indent=2))
 
 

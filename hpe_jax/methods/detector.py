@@ -48,6 +48,7 @@ PAPER = {
 QUICK = {"features": 32, "depth": 3, "output_std": 0.0001}
 
 STEM = 4  # frame pixels to a pixel of the maps
+BEHIND_MM = 100.0  # a reading this far behind the nearest one beside it is no hand
 
 
 def median_centre(joints: Float[Array, "*B J 3"]) -> Float[Array, "*B 3"]:
@@ -125,7 +126,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         around = lax.reduce_window(reading, jnp.inf, lax.min, window, (1, 1), "SAME")
         limit = jnp.array(depth.shape[::-1]) - 1
         u, v = jnp.moveaxis(jnp.clip(jnp.round(at).astype(jnp.int32), 0, limit), -1, 0)
-        z = around[v, u]
+        near, own = around[v, u], depth[v, u]
+        z = jnp.where((own > 0) & (own < near + BEHIND_MM), own, near)
         middle = jnp.nanmedian(jnp.where(jnp.isfinite(z), z, jnp.nan))
         middle = jnp.where(jnp.isfinite(middle), middle, far)
         z = jnp.where(jnp.isfinite(z), z, middle)

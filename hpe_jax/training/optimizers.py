@@ -51,10 +51,10 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def _kernels(params: Any) -> Any:
-    """Which axes of a leaf are a matrix's rows and columns; None for what is no kernel."""
+    """Which axes of a leaf are a matrix's rows and columns; None for what is no convolution."""
 
     def axes(leaf: jax.Array) -> MuonDimensionNumbers | None:
-        if leaf.ndim < 2:
+        if leaf.ndim < 3:  # Fully connected layers, whose scale matters: they end in coordinates.
             return None
         return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
 
@@ -68,7 +68,8 @@ def make_optimizer(
 
     "muon" (K. Jordan and others, 2024) replaces the update of every kernel by the nearest
     orthogonal matrix, a kernel being read as (taps and input channels) x output channels;
-    biases and norms take the steps of Adam with Nesterov's momentum at `adam_share` times the rate.
+    fully connected layers, biases and norms take the steps of Adam with Nesterov's momentum at
+    `adam_share` times the rate.
 
     `frozen` is a tree of bools like the parameters; True ones never change and do not count
     towards the clipped norm.

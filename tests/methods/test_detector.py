@@ -83,17 +83,18 @@ def test_frames_of_any_size_and_empty_ones():
         assert set(np.unique(found[1, :, 2])) <= {500.0, 1500.0} and (found[0, :, 2] == 1500).all()
 
 
-def test_reads_the_nearest_depth_and_the_pixel_of_the_peak():
+@pytest.mark.parametrize(("behind", "read"), [(50.0, 750.0), (200.0, 700.0)])
+def test_reads_the_pixel_of_the_peak_or_what_is_far_in_front_of_it(behind, read):
     method = METHODS["detector"](config(top_k=1), ICVL)
     variables = method.init(jax.random.key(0))
     # All weights but the output's bias at zero: equal maps, whose first pixel is the peak.
     params = jax.tree.map(jnp.zeros_like, variables["params"])
-    depth = jnp.full((1, 32, 32), 900.0).at[0, 3, 3].set(700.0)
+    depth = jnp.full((1, 32, 32), 700.0 + behind).at[0, 3, 3].set(700.0)
     batch = {"depth": depth, "corner": jnp.zeros((1, 2)), "camera": CAMERA[None]}
     found = method.predict(variables | {"params": params}, batch)[0]
     at = np.asarray(xyz_to_uvd(found, CAMERA))
     np.testing.assert_allclose(at[:, :2], (STEM - 1) / 2, atol=1e-3)
-    np.testing.assert_array_equal(at[:, 2], 700.0)
+    np.testing.assert_array_equal(at[:, 2], read)
 
 
 @pytest.mark.parametrize(
