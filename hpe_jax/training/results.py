@@ -68,7 +68,9 @@ def write_results(
     e = evaluation
     metrics = {**score(e, source), **extra}
     write_joints(workdir / "predictions.txt", to_uvd(e.pred, source.camera))
-    if source.synthetic:
+    # Of recorded data, too: folds of a data set are pooled and scored again from these files. But
+    # the format cannot say that a joint is not labelled.
+    if e.valid.all():
         write_joints(workdir / "groundtruth.txt", to_uvd(e.true, source.camera))
     write_report(
         workdir,
