@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hpe_jax.frames import Batch
@@ -30,3 +31,11 @@ class Method:
     init: Callable[[Array], Variables]
     loss: Callable[[Variables, Batch, Array], tuple[Array, tuple[Metrics, Variables]]]
     predict: Callable[[Variables, Batch], Float[Array, "B J 3"]]
+
+
+def mean_error(
+    found: Float[Array, "B J N"], true: Float[Array, "B J N"], valid: Float[Array, "B J"]
+) -> Float[Array, ""]:
+    """Mean distance over the joints whose `valid` is not 0: what training reports as it goes."""
+    apart = jnp.linalg.norm(found - true, axis=-1)
+    return jnp.sum(jnp.where(valid > 0, apart, 0.0)) / jnp.maximum(jnp.sum(valid), 1.0)

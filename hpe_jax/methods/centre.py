@@ -28,7 +28,7 @@ from hpe_jax.kernels.conv3d import max_pool2
 from hpe_jax.kernels.crops import make_crop, sample
 from hpe_jax.layers.blocks import Conv
 from hpe_jax.layers.init import init_variables
-from hpe_jax.methods.base import Method, Metrics, Variables
+from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 PAPER = {
     "name": "centre",
@@ -143,7 +143,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         wanted = (true - centre) / (batch["cube"] / 2)[:, None]
         value = jnp.mean(jnp.sum((offset - wanted) ** 2, -1))
         found = estimate(jax.lax.stop_gradient(offset), batch, centre)
-        error_mm = jnp.mean(jnp.linalg.norm(found - batch["joints"], axis=-1))
+        error_mm = mean_error(found, batch["joints"], jnp.ones(found.shape[:2]))
         return value, ({"loss": value, "error_mm": error_mm}, {})
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B 1 3"]:

@@ -37,7 +37,7 @@ from hpe_jax.kernels.mean_shift import mean_shift
 from hpe_jax.kernels.offsets import image_heatmaps, joint_field, vote
 from hpe_jax.layers.blocks import BatchRenorm, Conv, ConvBlock, Hourglass, ResidualBlock
 from hpe_jax.layers.init import init_variables
-from hpe_jax.methods.base import Method, Metrics, Variables
+from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 PAPER = {
     "name": "dense_regression",
@@ -384,8 +384,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         value = jnp.mean(jnp.sum(total * valid, -1))
         last = jax.lax.stop_gradient(outputs[-1])
         joints = jax.vmap(read)(last, crop, points)
-        error = jnp.linalg.norm(joints - batch["joints"], axis=-1)
-        error_mm = jnp.sum(jnp.where(valid > 0, error, 0.0)) / jnp.maximum(jnp.sum(valid), 1.0)
+        error_mm = mean_error(joints, batch["joints"], valid)
         return value, ({"loss": value, "error_mm": error_mm}, dict(state))
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B J 3"]:

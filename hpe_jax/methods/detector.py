@@ -31,7 +31,7 @@ from hpe_jax.kernels.decode import top_k
 from hpe_jax.kernels.heatmaps import gaussian_heatmaps
 from hpe_jax.layers.blocks import Conv, ConvBlock, Hourglass, ResidualBlock
 from hpe_jax.layers.init import init_variables
-from hpe_jax.methods.base import Method, Metrics, Variables
+from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 PAPER = {
     "name": "detector",
@@ -155,8 +155,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         valid = batch["joint_valid"].astype(jnp.float32)
         value = jnp.mean(jnp.sum(error * valid, -1))
         joints = joints_of(lax.stop_gradient(maps), batch)
-        apart = jnp.linalg.norm(joints - batch["joints"], axis=-1)
-        error_mm = jnp.sum(jnp.where(valid > 0, apart, 0.0)) / jnp.maximum(jnp.sum(valid), 1.0)
+        error_mm = mean_error(joints, batch["joints"], valid)
         return value, ({"loss": value, "error_mm": error_mm}, dict(state))
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B J 3"]:

@@ -45,7 +45,7 @@ from hpe_jax.kernels.voxels import (
 )  # fmt: skip
 from hpe_jax.layers.blocks import Conv, ConvBlock, Hourglass, ResidualBlock
 from hpe_jax.layers.init import init_variables
-from hpe_jax.methods.base import Method, Metrics, Variables
+from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 PAPER = {
     "name": "hourglass3d",
@@ -275,9 +275,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
                 total = total + jnp.sum(error * both[:, :shown], -1)
         value = jnp.mean(total)
         joints = read(jax.lax.stop_gradient(outputs[-1]), coarse)
-        apart = (joints - batch["joints"])[..., :coordinates]
-        error = jnp.linalg.norm(apart, axis=-1)
-        error_mm = jnp.sum(jnp.where(valid > 0, error, 0.0)) / jnp.maximum(jnp.sum(valid), 1.0)
+        error_mm = mean_error(joints[..., :coordinates], batch["joints"][..., :coordinates], valid)
         return value, ({"loss": value, "error_mm": error_mm}, dict(state))
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B J 3"]:

@@ -33,7 +33,7 @@ from hpe_jax.kernels.heatmaps import gaussian_heatmaps
 from hpe_jax.kernels.voxels import Grid, coarsen, make_grid, to_mm, to_voxels, voxelise
 from hpe_jax.layers.blocks import Conv, ConvBlock, ResidualBlock, Upsample
 from hpe_jax.layers.init import init_variables
-from hpe_jax.methods.base import Method, Metrics, Variables
+from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 POOL = 2  # input voxels to an output voxel
 
@@ -171,8 +171,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         valid = batch["joint_valid"].astype(jnp.float32)
         value = masked_mse(heatmaps, target, valid)
         joints = to_mm(decode(jax.lax.stop_gradient(heatmaps)), coarse)
-        error = jnp.linalg.norm(joints - batch["joints"], axis=-1)
-        error_mm = jnp.sum(jnp.where(valid > 0, error, 0.0)) / jnp.maximum(jnp.sum(valid), 1.0)
+        error_mm = mean_error(joints, batch["joints"], valid)
         return value, ({"loss": value, "error_mm": error_mm}, dict(state))
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B J 3"]:
