@@ -18,6 +18,7 @@ from hpe_jax.metrics.errors import errors
 from hpe_jax.metrics.files import write_atomic
 from hpe_jax.metrics.overlay import grid, overlay
 
+_LEAST_MM = 150.0
 _CELL = 200  # pixels of each picture in the grid
 
 
@@ -117,10 +118,14 @@ def skeletons(
 def _around(
     depth: np.ndarray, corner: np.ndarray, camera: np.ndarray, joints: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The square of a patch that holds the joints with some room, and its corner."""
+    """The square of a patch that holds the joints with some room, and its corner.
+
+    It shows at least `_LEAST_MM` of the scene, so that a single joint is seen on its hand.
+    """
     uv = np.asarray(xyz_to_uvd(joints, np.asarray(camera, np.float64)))[:, :2] - corner
     low, high = np.nanmin(uv, 0), np.nanmax(uv, 0)
-    edge = int(np.ceil(np.clip(1.5 * (high - low).max(), 16, min(depth.shape))))
+    least = max(16.0, _LEAST_MM * float(camera[0] / np.nanmean(joints[:, 2])))
+    edge = int(np.ceil(np.clip(max(1.5 * (high - low).max(), least), 0, min(depth.shape))))
     first = np.clip(np.rint((low + high - edge) / 2), 0, np.array(depth.shape[::-1]) - edge)
     u, v = first.astype(int)
     return depth[v : v + edge, u : u + edge], np.asarray(corner) + first
