@@ -20,8 +20,9 @@ variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 (none)     the paper: 64 voxels, two stacks, bones         a GPU; 20 epochs of 67,900 frames
 `b1`-`b5`  the baselines of the paper's table 1            the same
+`k1`, ...  other K of equation 3 (`SWEEPS`), read only     the same
 `quick`    32 voxels, 16 channels, one-cycle Muon          minutes on two CPU cores
-`quick_b1` the baselines at the size of `quick`            the same
+`quick_b1` any of these at the size of `quick`             the same
 ========== =============================================== ===================================
 
 b1: coordinates instead of heatmaps; b2: no bones; b3: b1 on an image; b4: heatmaps of an image,
@@ -33,9 +34,10 @@ The paper reports 7.4 mm on MSRA15, and for b1 to b5 11.6, 7.9, 13.1, 8.1 (xy) a
 from ml_collections import ConfigDict
 
 from hpe_jax.defaults import experiment, quicken
-from hpe_jax.methods.hourglass3d import BASELINES, PAPER, QUICK
+from hpe_jax.methods.hourglass3d import BASELINES, PAPER, QUICK, SWEEPS
 
-VARIANTS = ("", "quick", *BASELINES, *(f"quick_{name}" for name in BASELINES))
+CHANGES = BASELINES | SWEEPS
+VARIANTS = ("", "quick", *CHANGES, *(f"quick_{name}" for name in CHANGES))
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -56,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.step_factor = 0.3
     name = variant.removeprefix("quick").removeprefix("_")
     if name:
-        config.method.update(BASELINES[name])
+        config.method.update(CHANGES[name])
     if variant.startswith("quick"):
         quicken(config, steps=900)
         config.batch = 8

@@ -3,7 +3,7 @@
 F. Huang, A. Zeng, M. Liu, J. Qin, Q. Xu, "Structure-Aware 3D Hourglass Network for Hand Pose
 Estimation from Single Depth Image", BMVC 2018.
 Configs: `configs/hourglass3d_msra.py`, `configs/hourglass3d_nyu.py`; the variants `b1` ... `b5` of
-both are the baselines of the paper's table 1.
+both are the baselines of the paper's table 1, `k1` ... `k343` other numbers of voxels to read.
 
 A box about the hand becomes a binary occupancy grid. Every hourglass ends in one heatmap for
 each joint; all but the last also in one for each bone, a Gaussian about the segment between
@@ -86,6 +86,8 @@ BASELINES = {
     "b4": {"dims": 2, "bones": False},
     "b5": {"dims": 2},
 }
+# K of equation 3, which the paper does not give.
+SWEEPS = {f"k{k}": {"top_k": k} for k in (1, 8, 64, 125, 343)}
 
 POOL = 2  # input voxels to a voxel of the heatmaps
 HEAD = 4  # voxels a side that a direct head sees
