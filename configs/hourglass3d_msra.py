@@ -26,7 +26,8 @@ variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 
 b1: coordinates instead of heatmaps; b2: no bones; b3: b1 on an image; b4: heatmaps of an image,
-no bones; b5: the same with bones. b4 and b5 estimate no depth: read the error in x and y.
+no bones; b5: the same with bones. b4 and b5 estimate no depth: read the
+error in x and y, which the log and `launch.compare_methods` give, not that of `metrics.json`.
 
 The paper reports 7.4 mm on MSRA15, and for b1 to b5 11.6, 7.9, 13.1, 8.1 (xy) and 7.6 (xy) mm.
 """

@@ -16,7 +16,8 @@ variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 
 b1: coordinates instead of heatmaps; b2: no bones; b3: b1 on an image; b4: heatmaps of an image,
-no bones; b5: the same with bones. b4 and b5 estimate no depth: read the error in x and y.
+no bones; b5: the same with bones. b4 and b5 estimate no depth: read the
+error in x and y, which the log and `launch.compare_methods` give, not that of `metrics.json`.
 
 The paper reports 8.9 mm on NYU with cubes about the true centre of mass (`data.centre=gt`).
 """

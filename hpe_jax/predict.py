@@ -3,11 +3,12 @@
     python -m hpe_jax.predict --workdir=runs/quickstart --input=recording/ \\
         --camera=588.03,587.07,320,240 --out=results
 
-Every frame stands alone: find the hand (nearest surface, iterated centre of mass), cut a patch
-of native pixels about it, predict. A model knows right hands as its data set shows them; for
-`--hand=left` the image is mirrored, predicted, and the joints are mirrored back. `--hand=auto`
-predicts the first frames (100 that show a hand, or all) both ways, takes, for the whole input,
-the hand whose joints fit the depth of those better (`inside_hand`), and goes on with it.
+Every frame stands alone: find the hand (nearest surface, iterated centre of mass; or by the
+network of `--centre_model`), cut a patch of native pixels about it, predict. A model knows right
+hands as its data set shows them; for `--hand=left` the image is mirrored, predicted, and the joints
+are mirrored back. `--hand=auto` predicts the first frames (100 that show a hand, or all) both ways,
+takes, for the whole input, the hand whose joints fit the depth of those better (`inside_hand`), and
+goes on with it.
 
 Below `--out`: `joints.jsonl` (a line a frame, written as soon as it is known, or, with
 `--hand=auto`, as soon as the hand is decided), `summary.json`, `overlays/` and, for more than
@@ -183,6 +184,8 @@ def _run(given: flags.FlagValues) -> None:
     camera = np.array(parse_camera(given.camera), np.float32)
     if not given.depth_unit > 0:
         raise InputError(f"--depth_unit={given.depth_unit:g}: expected a positive number of mm")
+    if given.centres and given.centre_model:
+        raise InputError("--centres and --centre_model: expected one of them")
     frames = list_frames(given.input)
     centres = None
     if given.centres:
@@ -195,9 +198,16 @@ def _run(given: flags.FlagValues) -> None:
     # A checkpoint that cannot be read ends in one line; the reader would warn of it before.
     logging.set_verbosity(logging.FATAL)
     use_cache()
+    config, variables = load_model(given.workdir)
+    data = config.get("data", {})
+    if data.get("whole", False) or data.get("target", "joints") == "centre":
+        raise InputError(
+            f"--workdir={given.workdir}: finds hand centres, expected a run trained for joints; "
+            "this one is for --centre_model"
+        )
     out = Path(given.out)
     summary = predict_frames(
-        Predictor(*load_model(given.workdir), given.centre_model or ""), frames, camera, out,
+        Predictor(config, variables, given.centre_model or ""), frames, camera, out,
         depth_unit=given.depth_unit, hand=given.hand, centres=centres, passes=given.passes,
         skip_unreadable=given.skip_unreadable,
     )  # fmt: skip

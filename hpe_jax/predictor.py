@@ -74,7 +74,10 @@ class Predictor:
         if not workdir and config.data.get("centre", "com") == "refined":
             workdir = config.data.centre_model
         if workdir:
-            model = load_centre_model(workdir, config.data)
+            try:
+                model = load_centre_model(workdir, config.data)
+            except InputError as error:
+                raise InputError(f"--centre_model={error}") from error
             self.centre_source = "detected" if model.whole else "refined"
             self._cut_centre, self._centre = _cut(model.data), jax.jit(model.centres)
 
@@ -98,11 +101,14 @@ class Predictor:
             no depth the first answer stays.
 
         Returns:
-          None if there is no hand: the frame, or the cube about `centre`, holds no reading.
+          None if there is no hand: the frame, or the cube about `centre`, holds no reading, or the
+          centre that a network found is outside the frame.
         """
         camera = np.asarray(camera, np.float32)
         begun = time.perf_counter()
-        given = centre
+        network = self._centre if centre is None else None
+        if network is not None and self.centre_source == "detected":
+            centre = np.zeros(3, np.float32)  # It needs none.
         if centre is None:
             # In the frame as recorded: every k-th pixel of its mirror image would be others, and
             # of two equally near things one hand could then be given this, one that.
@@ -114,10 +120,12 @@ class Predictor:
         if left:
             image, seen_by = depth[:, ::-1], np.asarray(mirror_camera(camera, depth.shape[1]))
             centre = np.asarray(mirror_x(centre))
-        if self._centre is not None and given is None:
-            centre = self._run(self._centre, self._cut_centre(image, centre, seen_by))
+        if network is not None:
+            centre = self._run(network, self._cut_centre(image, centre, seen_by))
             if outside_frame(centre, seen_by, image.shape):
                 return None
+            if self.centre_source == "detected":
+                located = np.asarray(mirror_x(centre)) if left else centre
         example = self._cut(image, centre, seen_by)
         if empty_cube(example, self.cube_mm):
             return None

@@ -4,10 +4,11 @@
         --models=runs/quickstart,... --out=runs/compare_centres
 
 On the whole synthetic test frames (a hand, an arm, a person behind them) it finds the centres of
-all frames with the localiser (`com`), with the refinement network about those, with the detector
-and with the refinement network about the detector's; `gt` is the mean of the true joints. Then
-every model predicts the same frames about each. Leaves the centre files and `table.md`: distance of
-the centres from the mean of the joints, and the mean error of each model, mm.
+all frames with the localiser (`com`) and with the detector; `gt` is the mean of the true joints.
+The refinement network and the models then see patches about each of those centres, of the same
+hands without anything behind them, as in their training. Leaves the
+centre files and `table.md`: distance of the centres from the mean of the joints, and the mean error
+of each model, mm.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ml_collections import ConfigDict
 
 from hpe_jax.datasets import make_source
 from hpe_jax.datasets.centres import write_centres
+from hpe_jax.errors import InputError, one_line
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.metrics.errors import errors
@@ -41,9 +43,30 @@ def main() -> int:
     parser.add_argument("--models", required=True)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
-    out = Path(args.out)
+    try:
+        return compare(args.centre, args.detector, args.models.split(","), Path(args.out))
+    except (InputError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def compare(centre: str, detect: str, models: list[str], out: Path) -> int:
+    """Exit status; see the module's docstring."""
+    detector = load_centre_model(detect)
+    refiner = load_centre_model(centre, detector.data)
+    for workdir, model, whole in ((centre, refiner, False), (detect, detector, True)):
+        if model.whole != whole:
+            kind = "a detector" if whole else "a refinement network"
+            raise InputError(f"{workdir}: expected a run of {kind}")
+    for workdir in models:
+        trained = load_model(workdir)[0].data
+        for name in ("dataset", "cube_mm"):
+            if trained[name] != detector.data[name]:
+                raise InputError(
+                    f"{workdir}: trained with data.{name}={trained[name]}, "
+                    f"expected {detector.data[name]}"
+                )
     out.mkdir(parents=True, exist_ok=True)
-    refiner, detector = load_centre_model(args.centre), load_centre_model(args.detector)
     data = detector.data.copy_and_resolve_references()
     data.root, data.centre = "", "com"
     whole = make_source(data, "test", 0)
@@ -57,7 +80,6 @@ def main() -> int:
         files[f"{name}, refined"] = find(refiner, make_source(crops, "test", 0))
     for name, centres in files.items():
         write(out, name, centres)
-    models = args.models.split(",")
     lines = [
         "| centre | distance from the joints' mean: mean | median | 95 % | "
         + " | ".join(f"error of `{Path(m).name}`" for m in models) + " |",
@@ -69,7 +91,7 @@ def main() -> int:
         row += [f"{model_error(m, out / file_name(name)):.2f} mm" for m in models]
         lines.append("| " + " | ".join(row) + " |")
         print(lines[-1], flush=True)
-    lines.append(f"\n{len(true):,} synthetic whole frames through {data.dataset.upper()}'s camera.")
+    lines.append(f"\n{len(true):,} synthetic test frames through {data.dataset.upper()}'s camera.")
     (out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0

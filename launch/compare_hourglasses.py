@@ -12,6 +12,7 @@ voxels, crops or mean shift. Medians of interleaved runs, equal weights. Needs t
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     args = parser.parse_args()
     _limit(args.cores)
+    if importlib.util.find_spec("torch") is None:
+        parser.error("needs torch: pip install torch")
     import jax
     import torch
 

@@ -46,6 +46,8 @@ def main() -> int:
     parser.add_argument("--out", required=True)
     parser.add_argument("--frames", type=int, default=64)
     args = parser.parse_args()
+    if args.frames < 1:
+        parser.error(f"--frames={args.frames}: expected at least 1")
     batch, joints = frames(args.frames)
     lines = ["| volume | a voxel | argmax | top-27 mean | sub-voxel |", "|---|---|---|---|---|"]
     for size, sigma in VOLUMES:

@@ -6,9 +6,9 @@
 `--workdir` is a run of `configs/centre_nyu.py` (centres "refined") or `configs/detector_nyu.py`
 ("detected"). Leaves `OUT/center_SPLIT_refined.txt` or `..._detected.txt`: one `x y z` (mm) a
 frame, y as the data set's published files count it (up for NYU and MSRA15), `invalid` where a
-frame shows no hand. Without `--root` the frames are the 2,048 synthetic test frames, y down.
-`--config.data.centre=file` with `--config.data.centre_file='OUT/center_{split}_refined.txt'` reads
-them.
+frame shows no hand or cannot be read, which is reported. `--config.data.centre=file` with
+`--config.data.centre_file='OUT/center_{split}_refined.txt'` reads them. Without `--root` the frames
+are the 2,048 synthetic test frames, y down, whose files `launch.compare_centres` reads.
 """
 
 from __future__ import annotations
@@ -46,15 +46,20 @@ def main() -> int:
         for split in args.splits.split(","):
             data = model.data.copy_and_resolve_references()
             data.root, data.centre_jitter_mm = args.root, 0.0
+            # The detector needs no centre; no frame stands in for another.
+            data.centre = "gt" if model.whole else "com"
+            data.skip_unreadable = data.stand_in = False
             source = make_source(data, split, 0)
             if source.size is None:
                 raise InputError(f"{source.name}: the {split} split is endless, no file fits")
             kind = "detected" if model.whole else "refined"
             path = Path(args.out or args.workdir) / f"center_{split}_{kind}.txt"
             centres = find(model, source)
+            invalid = int(np.isnan(centres[:, 0]).sum())
+            if invalid == len(centres):
+                raise InputError(f"{source.name}: no usable frame in the {split} split")
             path.parent.mkdir(parents=True, exist_ok=True)
             write_centres(path, centres, y_up=bool(args.root) and Y_UP[data.dataset])
-            invalid = int(np.isnan(centres[:, 0]).sum())
             print(f"{path}: {invalid} of {len(centres):,} frames invalid")
     except (InputError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -92,7 +97,8 @@ def _load(source: Source, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]
 def _loads(source: Source, row: int) -> bool:
     try:
         source.load(np.array([row]))
-    except InputError:
+    except InputError as error:
+        print(f"invalid: {one_line(error)}", file=sys.stderr)
         return False
     return True
 

@@ -392,15 +392,12 @@ def centre_run(folder, offset, **data):
     return str(folder)
 
 
-@pytest.mark.parametrize(
-    ("data", "source"), [({"target": "centre"}, "refined"), ({"whole": True}, "detected")]
-)
-def test_a_network_finds_the_centre(toy, variables, tmp_path, data, source):
-    model = centre_run(tmp_path / "centre", [5.0, 0.0, 8.0], **data)
+def test_a_network_refines_the_centre(toy, variables, tmp_path):
+    model = centre_run(tmp_path / "centre", [5.0, 0.0, 8.0], target="centre")
     frame, _ = draw()
     rough = Predictor(make_config(), variables)(frame, CAMERA)
     predictor = Predictor(make_config(), variables, model)
-    assert predictor.centre_source == source
+    assert predictor.centre_source == "refined"
     found = predictor(frame, CAMERA)
     np.testing.assert_allclose(found.centre - rough.centre, [5.0, 0.0, 8.0], atol=1e-3)
     np.testing.assert_allclose(found.located, rough.located)
@@ -421,3 +418,28 @@ def test_centre_models_that_do_not_fit(toy, variables, tmp_path, workdir, record
     good = centre_run(tmp_path / "good", [0.0] * 3, target="centre")
     assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={good}") == 0
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["centre"] == "refined"
+
+
+def test_a_detector_decides_where_the_hand_is(toy, variables, tmp_path):
+    """Also where something else is nearer, and for both hands."""
+    frame, _ = draw()
+    hand = Predictor(make_config(), variables)(frame, CAMERA)
+    model = centre_run(tmp_path / "d", [0.0] * 3, whole=True)
+    predictor = Predictor(make_config(), variables, model)
+    # This "network" adds nothing to the centre it is given, and a detector is given none.
+    assert predictor(frame, CAMERA) is None
+    predictor._centre = lambda batch: jnp.asarray(hand.centre)[None]
+    frame[400:, 500:] = 400.0
+    found = predictor(frame, CAMERA)
+    np.testing.assert_allclose(found.located, hand.located, atol=1e-3)
+    assert found.inside == pytest.approx(hand.inside)
+
+
+def test_what_finds_centres_is_no_model_of_joints(toy, tmp_path, recording, capsys):
+    frames, _ = recording
+    model = centre_run(tmp_path / "c", [0.0] * 3, target="centre")
+    assert command(model, frames, tmp_path / "o", FLAG) == 2
+    assert "this one is for --centre_model" in capsys.readouterr().err
+    both = ("--centres=x.txt", f"--centre_model={model}")
+    assert command(model, frames, tmp_path / "o", FLAG, *both) == 2
+    assert "expected one of them" in capsys.readouterr().err

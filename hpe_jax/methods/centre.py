@@ -97,6 +97,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         raise InputError('method.name=centre estimates one point, expected data.target="centre"')
     if size < 16 or size % 16:
         raise InputError(f"method.input={size}: expected a multiple of 16")
+    if min(config.features, config.hidden) < 1:
+        raise InputError("method.features and method.hidden must be at least 1")
     if config.dtype not in ("float32", "bfloat16"):
         raise InputError(f"method.dtype={config.dtype!r}: expected float32 or bfloat16")
     if not 0 <= config.dropout < 1:

@@ -254,8 +254,9 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     """
     size, joints = int(config.input), len(skeleton)
     grid, target = size // STEM, config.target
-    if config.depth < 1 or config.stacks < 1:
-        raise InputError("method.depth and method.stacks must be at least 1")
+    for name in ("depth", "stacks", "features", "hidden"):
+        if config[name] < 1:
+            raise InputError(f"method.{name}={config[name]}: expected at least 1")
     if size < 16 or size % (STEM * 2**config.depth):
         raise InputError(
             f"method.input={size}: expected a multiple of {STEM * 2**config.depth}, to be halved "

@@ -6,9 +6,10 @@ centre is the median of the joints' x and y.
 Configs: `configs/detector_nyu.py`, `:quick` (`data.whole=True`).
 
 Where the paper is silent: a stem quarters the frame; targets are Gaussians of one pixel of what
-is left; a joint's pixel is the mean of the highest `top_k`; its depth is the nearest reading
-about that pixel, the hand being in front of whatever else is there; the centre's depth is the
-median as well. Frames are a few pixels wide (`datasets.patches.SEARCH_WIDTH`).
+is left; a joint's pixel is the mean of the highest `top_k`; its depth is that pixel's
+reading, or the nearest one about it if that is far in front; the centre's depth is the median as
+well, and lies on the surface, not inside the hand. Frames are a few pixels wide
+(`datasets.patches.SEARCH_WIDTH`).
 """
 
 from __future__ import annotations
@@ -91,8 +92,11 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     Raises:
       InputError: a value out of range.
     """
-    if config.depth < 1 or config.top_k < 1:
-        raise InputError("method.depth and method.top_k must be at least 1")
+    if min(config.depth, config.features) < 1:
+        raise InputError("method.depth and method.features must be at least 1")
+    # As many pixels as the maps of the smallest frame have.
+    if not 1 <= config.top_k <= 4**config.depth:
+        raise InputError(f"method.top_k={config.top_k}: expected 1 to {4**config.depth}")
     if config.dtype not in ("float32", "bfloat16"):
         raise InputError(f"method.dtype={config.dtype!r}: expected float32 or bfloat16")
     for name in ("sigma", "far_mm"):

@@ -172,8 +172,9 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     """
     size, dims = int(config.input), int(config.dims)
     out = size // POOL
-    if config.depth < 1 or config.stacks < 1:
-        raise InputError("method.depth and method.stacks must be at least 1")
+    for name in ("depth", "stacks", "features", "hidden"):
+        if config[name] < 1:
+            raise InputError(f"method.{name}={config[name]}: expected at least 1")
     if size < 8 or size % (POOL * 2**config.depth):
         raise InputError(
             f"method.input={size}: expected a multiple of {POOL * 2**config.depth}, to be halved "

@@ -57,7 +57,8 @@ def render_frame(
       dataset: whose camera and skeleton ("nyu", "icvl", "msra").
       patch, extent_mm: size of the patch in pixels and the least it covers at the hand.
       cube_mm: edge of the hand's cube.
-      centre: "com" (the localiser on the rendered depth), "gt" (mean of the joints) or "file".
+      centre: "com" (the localiser on the rendered depth; where that holds no reading at all, as
+        "gt"), "gt" (mean of the joints) or "file".
       centre_jitter_mm: standard deviation of noise on training centres, per axis.
       sensor, forearm: whether the depth sensor's faults and the forearm are simulated.
       whole: every k-th pixel of the camera's image, with what is behind the hand, not a patch.
@@ -178,12 +179,18 @@ def _file_centres(config: Any, split: str) -> Array:
     if not config.centre_file:
         raise InputError("data.centre=file: expected data.centre_file to name a file")
     if split != "test":
-        raise InputError("data.centre=file: synthetic training frames are endless, no file fits")
+        raise InputError(
+            "data.centre=file: synthetic training frames are endless, no file fits; expected "
+            "data.root to name a data set"
+        )
     path = str(config.centre_file).replace("{split}", split)
     centres = read_centres(path, frames=TEST_FRAMES)
-    if np.isnan(centres).any():
-        line = int(np.isnan(centres).any(-1).argmax()) + 1
-        raise InputError(f"{path}: line {line}: no centre, expected one for every synthetic frame")
+    bad = ~(centres[:, 2] > 0)
+    if bad.any():
+        raise InputError(
+            f"{path}: line {bad.argmax() + 1}: no centre in front of the camera, expected one for "
+            "every synthetic frame"
+        )
     return jnp.asarray(centres)
 
 

@@ -64,6 +64,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
         raise InputError(
             f"method.name={config.method.name!r} is unknown, expected one of {sorted(METHODS)}"
         )
+    if config.data.whole != (config.method.name == "detector"):
+        raise InputError(
+            f"data.whole={config.data.whole} with method.name={config.method.name!r}: whole frames "
+            "are for the detector, and it for them"
+        )
     train_source, test_source = (make_source(config, split) for split in ("train", "test"))
     method = METHODS[config.method.name](config.method, SKELETONS[train_source.skeleton])
     return train(config, Path(workdir), method, train_source, test_source)

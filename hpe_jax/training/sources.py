@@ -23,7 +23,8 @@ def make_source(config: ConfigDict, split: str) -> Source:
     """`datasets.make_source`, and `data.centre="refined"`.
 
     A refined centre is that of `com` (in training with its jitter), moved by the network that the
-    run `data.centre_model` trained.
+    run `data.centre_model` trained. It sees the experiment's own patches, whose pixels may be finer
+    or coarser than those that it was trained on (`data.patch`).
 
     Raises:
       InputError: as `datasets.make_source`; no centre model, or one that cannot be used.
@@ -34,7 +35,10 @@ def make_source(config: ConfigDict, split: str) -> Source:
         raise InputError(
             "data.centre=refined: expected data.centre_model to name a run's --workdir"
         )
-    model = load_centre_model(config.data.centre_model, config.data)
+    try:
+        model = load_centre_model(config.data.centre_model, config.data)
+    except InputError as error:
+        raise InputError(f"data.centre_model: {error}") from error
     if model.whole:
         raise InputError(
             f"data.centre_model={config.data.centre_model}: detects hands in whole frames; "

@@ -100,7 +100,9 @@ def test_reads_the_pixel_of_the_peak_or_what_is_far_in_front_of_it(behind, read)
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"depth": 0}, "method.depth and method.top_k"),
+        ({"depth": 0}, "method.depth and method.features"),
+        ({"features": 0}, "method.depth and method.features"),
+        ({"top_k": 17}, "method.top_k=17: expected 1 to 16"),
         ({"far_mm": 0.0}, "method.far_mm must be positive"),
         ({"output_std": -1.0}, "method.output_std"),
         ({"dtype": "int8"}, "method.dtype='int8'"),

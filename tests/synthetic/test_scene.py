@@ -64,7 +64,7 @@ def test_whole_frames():
 
 def test_centres_from_a_file(tmp_path):
     path = tmp_path / "centres_test.txt"
-    centres = np.arange(3 * TEST_FRAMES, dtype=np.float32).reshape(-1, 3)
+    centres = 1 + np.arange(3 * TEST_FRAMES, dtype=np.float32).reshape(-1, 3)
     write_centres(path, centres)
     data = config(centre="file", centre_file=str(tmp_path / "centres_{split}.txt"), whole=False)
     source = make_source(data, "test", 0)
@@ -74,10 +74,11 @@ def test_centres_from_a_file(tmp_path):
         make_source(data, "train", 0)
     with pytest.raises(InputError, match="expected data.centre_file to name a file"):
         make_source(config(centre="file"), "test", 0)
-    centres[4] = np.nan
-    write_centres(path, centres)
-    with pytest.raises(InputError, match="line 5: no centre"):
-        make_source(data, "test", 0)
+    for wrong in (np.nan, -700.0):
+        centres[4] = wrong
+        write_centres(path, centres)
+        with pytest.raises(InputError, match="line 5: no centre in front of the camera"):
+            make_source(data, "test", 0)
     write_centres(path, centres[:-1])
     with pytest.raises(InputError, match="2047 centres, expected one a frame, 2048"):
         make_source(data, "test", 0)
