@@ -61,7 +61,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if name:
         config.method.update(CHANGES[name])
     if variant.startswith("quick"):
-        quicken(config, steps=900)
+        quicken(config, steps=1600)
         config.batch = 8
         config.method.update(QUICK)
     return config
