@@ -30,6 +30,17 @@ def test_published_centres_lie_near_the_published_joints(shared_data):
     assert wrong.mean() > 100
 
 
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [("nyu/center_train_refined.txt", 72_757), ("msra15/center_test_3_refined.txt", 8_498)],
+)
+def test_other_published_files_are_read(shared_data, name, frames):
+    centres = read_centres(shared_data / name, y_up=True, frames=frames)
+    found = centres[np.isfinite(centres[:, 0])]
+    assert len(found) > 0.99 * frames
+    assert (found[:, 2] > 150).all() and (found[:, 2] < 2000).all()
+
+
 def test_bad_files(tmp_path):
     path = tmp_path / "c.txt"
     for text in ("1 2 3\n4 5\n", "1 2 3\n4 5 x\n", "1 2 3\n4 5 nan\n", "1 2 3\n\n1 2 3\n"):
