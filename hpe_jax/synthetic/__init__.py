@@ -185,10 +185,10 @@ def _file_centres(config: Any, split: str) -> Array:
         )
     path = str(config.centre_file).replace("{split}", split)
     centres = read_centres(path, frames=TEST_FRAMES)
-    bad = ~(centres[:, 2] > 0)
-    if bad.any():
+    bad = np.flatnonzero(~(centres[:, 2] > 0))
+    if len(bad):
         raise InputError(
-            f"{path}: line {bad.argmax() + 1}: no centre in front of the camera, expected one for "
+            f"{path}: line {bad[0] + 1}: no centre in front of the camera, expected one for "
             "every synthetic frame"
         )
     return jnp.asarray(centres)
