@@ -273,7 +273,7 @@ def test_configs(data_set):
         ({"candidates": 0}, "method.candidates=0"),
         ({"kernel_mm": 0.0}, "method.kernel_mm must be positive"),
         ({"iterations": -1}, "method.iterations must be at least 0"),
-        ({"stacks": 0}, "method.depth and method.stacks"),
+        ({"stacks": 0}, "method.stacks=0: expected at least 1"),
         ({"dtype": "half"}, "method.dtype='half'"),
     ],
 )

@@ -202,7 +202,7 @@ def test_configs(data_set):
     ("changes", "match"),
     [
         ({"input": 18}, "method.input=18: expected a multiple of 4"),
-        ({"stacks": 0}, "method.depth and method.stacks"),
+        ({"stacks": 0}, "method.stacks=0: expected at least 1"),
         ({"dims": 1}, "method.dims=1: expected 2 or 3"),
         ({"target": "map"}, "method.target='map': expected heatmap or direct"),
         ({"box": "hand"}, "method.box='hand': expected points or cube"),
