@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hpe_jax.camera import CAMERAS
 from hpe_jax.hand import kinematics as kin
 from hpe_jax.hand.skeletons import SKELETONS
 
@@ -77,8 +78,8 @@ def test_a_right_hand_with_its_palm_to_the_camera_shows_its_thumb_on_the_right()
     assert np.linalg.det(np.asarray(points.palm_axes)) == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(SKELETONS))
-def test_every_skeleton_has_its_joints_on_the_hand(name):
+@pytest.mark.parametrize("name", sorted(CAMERAS))
+def test_every_data_set_has_its_joints_on_the_hand(name):
     fingers, thumb = random_angles(3)
     p = pose(fingers, thumb)
     points = kin.place(kin.palm_points(SHAPE, p.fingers, p.thumb), p)
