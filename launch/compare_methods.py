@@ -111,19 +111,19 @@ def read_again(trained: Path, workdir: Path, config: ConfigDict) -> None:
     """Test a trained model as another config reads it."""
     if (workdir / "metrics.json").is_file():
         return
-    from hpe_jax.datasets import make_source
     from hpe_jax.hand.skeletons import SKELETONS
     from hpe_jax.methods import METHODS
     from hpe_jax.training.checkpoints import load_model
     from hpe_jax.training.evaluation import Evaluator
     from hpe_jax.training.results import write_results
+    from hpe_jax.training.sources import make_source
     from hpe_jax.training.step import make_mesh
 
     used, variables = load_model(trained)
     for field in READING:
         if field in config.method:
             used.method[field] = config.method[field]
-    source = make_source(used.data, "test", used.seed)
+    source = make_source(used, "test")
     method = METHODS[used.method.name](used.method, SKELETONS[source.skeleton])
     evaluator = Evaluator(
         method, source, make_mesh(), batch=used.eval_batch or used.batch, frames=used.test_frames
@@ -177,13 +177,13 @@ def inference(trained: Path) -> dict[str, Any]:
         return json.loads(kept.read_text())
     import jax
 
-    from hpe_jax.datasets import make_source
     from hpe_jax.hand.skeletons import SKELETONS
     from hpe_jax.methods import METHODS
     from hpe_jax.training.checkpoints import count_parameters, load_model
+    from hpe_jax.training.sources import make_source
 
     config, variables = load_model(trained)
-    source = make_source(config.data, "test", config.seed)
+    source = make_source(config, "test")
     method = METHODS[config.method.name](config.method, SKELETONS[source.skeleton])
     batch = jax.jit(source.expand)(source.load(np.arange(BATCH)))
     one = {k: v[:1] for k, v in batch.items()}
