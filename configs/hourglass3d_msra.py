@@ -57,11 +57,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.epoch_examples = 67_900  # about what eight subjects have
     config.optimizer.step_every = 5 * 67_900 // config.batch
     config.optimizer.step_factor = 0.3
-    name = variant.removeprefix("quick").removeprefix("_")
-    if name:
-        config.method.update(CHANGES[name])
     if variant.startswith("quick"):
         quicken(config, steps=1600)
         config.batch = 8
         config.method.update(QUICK)
+    name = variant.removeprefix("quick").removeprefix("_")
+    if name:
+        config.method.update(CHANGES[name])
     return config

@@ -46,11 +46,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.schedule = "step"
     config.optimizer.step_every = 5 * NYU_FRAMES // config.batch
     config.optimizer.step_factor = 0.3
-    name = variant.removeprefix("quick").removeprefix("_")
-    if name:
-        config.method.update(CHANGES[name])
     if variant.startswith("quick"):
         quicken(config, steps=900)
         config.batch = 8
         config.method.update(QUICK)
+    name = variant.removeprefix("quick").removeprefix("_")
+    if name:
+        config.method.update(CHANGES[name])
     return config

@@ -44,7 +44,8 @@ class Source:
       name: for example "nyu" or "synthetic-nyu"; printed on every result.
       split: "train" or "test".
       size: number of examples; None when endless.
-      centre: where hand centres come from: "gt", "com", "refined" or "file".
+      centre: where hand centres come from: "gt", "com", "refined" or "file"; "none" for whole
+        frames.
       skeleton: key into `hand.skeletons.SKELETONS`.
       camera: (4,) intrinsics with which results are written as uvd.
       load: host function, (N,) int64 numbers of examples -> dict of arrays with leading axis N.

@@ -34,8 +34,7 @@ from hpe_jax.methods.dense_regression import PAPER, STEM, estimate
 
 CUBE_MM = 250.0
 VOLUMES = ((16, 1.0), (32, 1.0), (64, 1.0), (44, 1.7))  # voxels along an edge, sigma
-READINGS = ("argmax", "topk", "subvoxel")
-TOP_K = 27
+READINGS = (("argmax", 0), ("topk", 27), ("topk", 64), ("subvoxel", 0))
 BITS = (32, 10, 8, 6, 4)
 GRIDS = (16, 32, 64)
 
@@ -49,9 +48,10 @@ def main() -> int:
     if args.frames < 1:
         parser.error(f"--frames={args.frames}: expected at least 1")
     batch, joints = frames(args.frames)
-    lines = ["| volume | a voxel | argmax | top-27 mean | sub-voxel |", "|---|---|---|---|---|"]
+    lines = ["| volume | a voxel | " + " | ".join(f"{n} {k or ''}" for n, k in READINGS) + " |"]
+    lines.append("|" + "---|" * (2 + len(READINGS)))
     for size, sigma in VOLUMES:
-        found = [from_volume(batch, joints, size, sigma, name) for name in READINGS]
+        found = [from_volume(batch, joints, size, sigma, *reading) for reading in READINGS]
         cells = " | ".join(figure(f, joints) for f in found)
         lines.append(f"| {size}³, σ {sigma:g} | {CUBE_MM / size:.1f} mm | {cells} |")
     lines += ["", "| votes on a grid of | " + " | ".join(f"{b} bits" for b in BITS) + " |"]
@@ -95,9 +95,9 @@ def figure(found: Float[Array, "B J 3"], joints: Float[Array, "B J 3"]) -> str:
     return f"{apart.mean():.2f} ({apart.max():.2f})"
 
 
-def from_volume(batch: Batch, joints: Array, size: int, sigma: float, name: str) -> Array:
+def from_volume(batch: Batch, joints: Array, size: int, sigma: float, name: str, k: int) -> Array:
     """Read perfect Gaussians, in the cube about the centre, of half the input's resolution."""
-    decode = decoder(name, TOP_K)
+    decode = decoder(name, k)
 
     @jax.jit
     @jax.vmap

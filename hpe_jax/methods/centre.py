@@ -12,7 +12,6 @@ never sees a good centre.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -26,7 +25,7 @@ from hpe_jax.frames import Batch
 from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.kernels.conv3d import max_pool2
 from hpe_jax.kernels.crops import make_crop, sample
-from hpe_jax.layers.blocks import Conv
+from hpe_jax.layers.blocks import Conv, ConvBlock
 from hpe_jax.layers.init import init_variables
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
@@ -34,6 +33,7 @@ PAPER = {
     "name": "centre",
     "input": 128,  # pixels of the widest crop
     "features": 8,
+    "batch_norm": False,
     "hidden": 1024,
     "dropout": 0.3,
     "jitter_mm": 20.0,  # of training crops about the true centre, per axis
@@ -41,8 +41,9 @@ PAPER = {
     "output_std": 0.001,
     "dtype": "float32",
 }
-# The method at the size of the `quick` variants.
-QUICK = {"input": 64, "hidden": 256, "dropout": 0.0}
+# The method at the size of the `quick` variants. After so few examples batch norm and more channels
+# make the difference between 14 and 10 mm.
+QUICK = {"input": 64, "features": 32, "batch_norm": True, "hidden": 256, "dropout": 0.0}
 
 CROPS = 3  # each half as wide as the one before
 
@@ -52,12 +53,14 @@ class CentreNet(nn.Module):
 
     Attributes:
       features: channels of the convolutions.
+      batch_norm: whether it follows every convolution.
       hidden: width of the fully connected layers.
       dropout: share of those that is dropped in training.
       dtype: of the arithmetic; what comes out is float32.
     """
 
     features: int = 8
+    batch_norm: bool = False
     hidden: int = 1024
     dropout: float = 0.3
     dtype: Any = jnp.float32
@@ -65,14 +68,19 @@ class CentreNet(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B S S 1"], train: bool) -> Float[Array, "B 3"]:
         """Offset from the crop's centre in halves of the cube; S must be divisible by 16."""
-        conv = partial(Conv, self.features, dtype=self.dtype)
+
+        def conv(x: Array, size: int, name: str) -> Array:
+            if self.batch_norm:
+                return ConvBlock(self.features, size, 1, self.dtype, name=name)(x, train)
+            return nn.relu(Conv(self.features, size, 1, self.dtype, name=name)(x))
+
         size, parts = image.shape[1], []
         for i in range(CROPS):
             rim = (size - (size >> i)) // 2
             x = image[:, rim : size - rim, rim : size - rim]
-            x = max_pool2(nn.relu(conv(size=5, name=f"crop{i}_conv1")(x)))
-            x = max_pool2(nn.relu(conv(size=5, name=f"crop{i}_conv2")(x)))
-            x = nn.relu(conv(size=3, name=f"crop{i}_conv3")(x))
+            x = max_pool2(conv(x, 5, f"crop{i}_conv1"))
+            x = max_pool2(conv(x, 5, f"crop{i}_conv2"))
+            x = conv(x, 3, f"crop{i}_conv3")
             parts.append(x.reshape(len(x), -1))
         x = jnp.concatenate(parts, -1)
         for i in range(2):
@@ -85,8 +93,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     """The refinement network; its skeleton is the centre alone.
 
     Args:
-      config: the `method` part: `input` (pixels of the widest crop), `features`, `hidden`,
-        `dropout`, `jitter_mm`, `kernel_std`, `output_std`, `dtype`.
+      config: the `method` part: `input` (pixels of the widest crop), `features`, `batch_norm`,
+        `hidden`, `dropout`, `jitter_mm`, `kernel_std`, `output_std`, `dtype`.
       skeleton: `SKELETONS["centre"]`.
 
     Raises:
@@ -107,7 +115,11 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         if not config[name] >= 0:
             raise InputError(f"method.{name} must be at least 0, got {config[name]}")
     net = CentreNet(
-        int(config.features), int(config.hidden), float(config.dropout), jnp.dtype(config.dtype)
+        int(config.features),
+        bool(config.batch_norm),
+        int(config.hidden),
+        float(config.dropout),
+        jnp.dtype(config.dtype),
     )
 
     def see(batch: Batch, centre: Array) -> Array:
@@ -139,14 +151,18 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         about_true = jax.random.bernoulli(key_kind, 0.5, (len(true), 1))
         noise = float(config.jitter_mm) * jax.random.normal(key_noise, true.shape)
         centre = jnp.where(about_true, true + noise, batch["centre"])
-        offset: Any = net.apply(
-            variables, see(batch, centre), train=True, rngs={"dropout": key_dropout}
+        offset, state = net.apply(
+            variables,
+            see(batch, centre),
+            train=True,
+            rngs={"dropout": key_dropout},
+            mutable=["batch_stats"],
         )
         wanted = (true - centre) / (batch["cube"] / 2)[:, None]
         value = jnp.mean(jnp.sum((offset - wanted) ** 2, -1))
         found = estimate(jax.lax.stop_gradient(offset), batch, centre)
         error_mm = mean_error(found, batch["joints"], jnp.ones(found.shape[:2]))
-        return value, ({"loss": value, "error_mm": error_mm}, {})
+        return value, ({"loss": value, "error_mm": error_mm}, dict(state))
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B 1 3"]:
         offset: Any = net.apply(variables, see(batch, batch["centre"]), train=False)

@@ -20,7 +20,7 @@ from hpe_jax.training.checkpoints import load_model
 
 
 def make_source(config: ConfigDict, split: str) -> Source:
-    """`datasets.make_source`, and `data.centre="refined"`.
+    """`datasets.make_source`, and `data.centre="refined"`; of whole frames the centre is "none".
 
     A refined centre is that of `com` (in training with its jitter), moved by the network that the
     run `data.centre_model` trained. It sees the experiment's own patches, whose pixels may be finer
@@ -29,6 +29,9 @@ def make_source(config: ConfigDict, split: str) -> Source:
     Raises:
       InputError: as `datasets.make_source`; no centre model, or one that cannot be used.
     """
+    if config.data.whole:
+        source = datasets.make_source(config.data, split, config.seed)
+        return dataclasses.replace(source, centre="none")  # a detector is not told where hands are
     if config.data.centre != "refined":
         return datasets.make_source(config.data, split, config.seed)
     if not config.data.centre_model:

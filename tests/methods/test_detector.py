@@ -13,7 +13,7 @@ from hpe_jax.camera import xyz_to_uvd
 from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import ICVL, NYU, Skeleton
 from hpe_jax.methods import METHODS
-from hpe_jax.methods.detector import PAPER, STEM, median_centre
+from hpe_jax.methods.detector import NOWHERE_MM, PAPER, STEM, UNIT_MM, median_centre
 
 CAMERA = np.array([60.0, 60.0, 32.0, 24.0], np.float32)
 TWO = Skeleton(("left", "right"), ((0, 1),), (0, 1))
@@ -74,27 +74,34 @@ def test_learns_where_joints_are():
 def test_frames_of_any_size_and_empty_ones():
     method = METHODS["detector"](config(output_std=0.3), NYU)
     variables = method.init(jax.random.key(1))
+    none = jax.tree.map(jnp.zeros_like, variables["params"]["output_depth"])
+    variables["params"]["output_depth"] = none
     for height, width in ((120, 160), (106, 128), (47, 61)):
         depth = jnp.zeros((2, height, width)).at[1, 20:30, 20:30].set(500.0)
         batch = {"depth": depth, "corner": jnp.zeros((2, 2)), "camera": jnp.tile(CAMERA, (2, 1))}
         found = np.asarray(method.predict(variables, batch))
         assert found.shape == (2, 14, 3) and np.isfinite(found).all()
         # Joints that meet no reading take the depth of those that do.
-        assert set(np.unique(found[1, :, 2])) <= {500.0, 1500.0} and (found[0, :, 2] == 1500).all()
+        assert set(np.unique(found[1, :, 2].round(2))) <= {500.0, NOWHERE_MM}
+        assert (found[0, :, 2] == NOWHERE_MM).all()
 
 
-@pytest.mark.parametrize(("behind", "read"), [(50.0, 750.0), (200.0, 700.0)])
-def test_reads_the_pixel_of_the_peak_or_what_is_far_in_front_of_it(behind, read):
+def test_depth_is_that_of_the_nearest_reading_and_what_the_network_adds():
     method = METHODS["detector"](config(top_k=1), ICVL)
     variables = method.init(jax.random.key(0))
-    # All weights but the output's bias at zero: equal maps, whose first pixel is the peak.
+    # All weights but two biases at zero: equal maps, whose first pixel is the peak.
     params = jax.tree.map(jnp.zeros_like, variables["params"])
-    depth = jnp.full((1, 32, 32), 700.0 + behind).at[0, 3, 3].set(700.0)
+    bias = params["output_depth"]["bias"].at[3].set(0.5)
+    params["output_depth"]["bias"] = bias
+    depth = jnp.full((1, 32, 32), 750.0).at[0, 5, 5].set(700.0).at[0, 6, 6].set(600.0)
     batch = {"depth": depth, "corner": jnp.zeros((1, 2)), "camera": CAMERA[None]}
     found = method.predict(variables | {"params": params}, batch)[0]
     at = np.asarray(xyz_to_uvd(found, CAMERA))
     np.testing.assert_allclose(at[:, :2], (STEM - 1) / 2, atol=1e-3)
-    np.testing.assert_array_equal(at[:, 2], read)
+    # The pixel's own readings and two on each side, without the sixth row and column.
+    expected = np.full(len(ICVL), 700.0)
+    expected[3] += 0.5 * UNIT_MM
+    np.testing.assert_allclose(at[:, 2], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +110,7 @@ def test_reads_the_pixel_of_the_peak_or_what_is_far_in_front_of_it(behind, read)
         ({"depth": 0}, "method.depth and method.features"),
         ({"features": 0}, "method.depth and method.features"),
         ({"top_k": 17}, "method.top_k=17: expected 1 to 16"),
-        ({"far_mm": 0.0}, "method.far_mm must be positive"),
+        ({"span_mm": 0.0}, "method.span_mm must be positive"),
         ({"output_std": -1.0}, "method.output_std"),
         ({"dtype": "int8"}, "method.dtype='int8'"),
     ],

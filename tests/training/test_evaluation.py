@@ -58,6 +58,16 @@ def test_no_constant_beats_the_baseline(seed):
         assert error(best) <= error(best + rng.normal(size=(1, 4, 3))) + 1e-2
 
 
+def test_without_a_centre_the_baseline_stands_in_the_cameras_space():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(40, 1, 3)) * 200 + rng.normal(size=(toy.JOINTS, 3)) * 50
+    evaluation = Evaluation(true, true, np.ones(true.shape[:2], bool), true[:, 0], {})
+    told = toy.make_source("test", len(true))
+    alone = dataclasses.replace(told, centre="none")
+    assert score(evaluation, told)["baseline_mean_error_mm"] < 1e-3
+    assert score(evaluation, alone)["baseline_mean_error_mm"] > 100
+
+
 def test_the_recorded_data_set_is_split_by_subject():
     n = PROTOCOLS["nyu"].frames
     true = np.zeros((n, toy.JOINTS, 3)) + [0, 0, 600.0]
