@@ -11,7 +11,8 @@ every result says "synthetic-nyu"; `--config.data.root=DIRECTORY` trains on NYU.
 variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 (none)     crops of 128, 64 and 32 pixels                  a GPU; 20 epochs of 72,757 frames
-`quick`    crops of 64, 32 and 16 pixels, one-cycle Muon   minutes on two CPU cores
+`quick`    crops of 64, 32 and 16 pixels, batch norm,      ten minutes on two CPU cores
+           looks twice, one-cycle Muon
 ========== =============================================== ===================================
 
 `python -m launch.write_centres --workdir=runs/centre --root=DIRECTORY` writes the field's centre
@@ -41,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.lr = 1e-3
     config.optimizer.schedule = "cosine"
     if variant == "quick":
-        quicken(config, steps=2000)
+        quicken(config, steps=5000)
         config.batch = 16
         config.method.update(QUICK)
     return config

@@ -40,7 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.lr = 1e-3
     config.optimizer.schedule = "cosine"
     if variant == "quick":
-        quicken(config, steps=1200)
+        quicken(config, steps=2400)
         config.batch = 8
         config.method.update(QUICK)
     return config

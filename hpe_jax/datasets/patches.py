@@ -61,13 +61,18 @@ def hand_patch(
     }
 
 
+def search_step(width: int) -> int:
+    """Every how many pixels of so wide an image the hand is looked for."""
+    return max(1, round(width / SEARCH_WIDTH))
+
+
 def whole_frame(
     depth: Float[np.ndarray, "H W"],
     centre: Float[np.ndarray, "3"],
     camera: Float[np.ndarray, "4"],
 ) -> dict[str, np.ndarray]:
     """Every k-th pixel of a frame, about `SEARCH_WIDTH` columns, as `hand_patch` gives patches."""
-    step = max(1, round(depth.shape[1] / SEARCH_WIDTH))
+    step = search_step(depth.shape[1])
     return {
         "depth": np.ascontiguousarray(depth[::step, ::step], np.float32),
         "corner": np.zeros(2, np.float32),

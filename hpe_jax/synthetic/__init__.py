@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from hpe_jax import camera as cameras
 from hpe_jax.datasets.centres import read_centres
-from hpe_jax.datasets.patches import SEARCH_WIDTH
+from hpe_jax.datasets.patches import search_step
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch, Source
 from hpe_jax.hand.kinematics import labels, place
@@ -82,7 +82,7 @@ def render_frame(
     aim = middle + 15.0 * jax.random.normal(k[1], (3,))
     full = jnp.asarray(spec.intrinsics)
     if whole:
-        every = max(1, round(spec.width / SEARCH_WIDTH))
+        every = search_step(spec.width)
         camera, corner = cameras.decimate(full, every), jnp.zeros(2)
         size = (-(-spec.height // every), -(-spec.width // every))
     else:

@@ -78,8 +78,30 @@ def test_three_crops_of_one_image():
     assert params["output"]["kernel"].shape == (1024, 3)
 
 
+def test_the_second_pass_looks_about_what_the_first_one_found():
+    once, twice = (METHODS["centre"](config(output_std=0.5, passes=n), CENTRE) for n in (1, 2))
+    batch, variables = make_batch(), once.init(jax.random.key(0))
+    first = once.predict(variables, batch)
+    assert np.abs(first[:, 0] - batch["centre"]).max() > 1
+    again = once.predict(variables, batch | {"centre": first[:, 0]})
+    np.testing.assert_allclose(twice.predict(variables, batch), again, atol=1e-3)
+
+
+def test_running_statistics_of_batch_norm():
+    method, batch = METHODS["centre"](config(batch_norm=True), CENTRE), make_batch()
+    variables = method.init(jax.random.key(0))
+    state = method.loss(variables, batch, jax.random.key(0))[1][1]
+    moved = jax.tree.map(
+        lambda a, b: bool(jnp.any(a != b)), variables["batch_stats"], state["batch_stats"]
+    )
+    assert all(jax.tree.leaves(moved))
+
+
 def test_dropout_is_for_training_only():
-    method, batch = METHODS["centre"](config(dropout=0.5, output_std=0.5), CENTRE), make_batch()
+    # Every crop lies about the true centre, so that nothing else depends on the key.
+    settings = config(dropout=0.5, output_std=0.5, jitter_mm=0.0)
+    method, batch = METHODS["centre"](settings, CENTRE), make_batch()
+    batch = batch | {"centre": batch["joints"][:, 0]}
     variables = method.init(jax.random.key(0))
     losses = {float(method.loss(variables, batch, jax.random.key(k))[0]) for k in range(3)}
     assert len(losses) == 3
@@ -130,7 +152,8 @@ def test_bad_centre_models(tmp_path):
     ("changes", "match"),
     [
         ({"input": 24}, "method.input=24: expected a multiple of 16"),
-        ({"hidden": 0}, "method.features and method.hidden must be at least 1"),
+        ({"hidden": 0}, "method.features, method.hidden and method.passes must be at least 1"),
+        ({"passes": 0}, "method.features, method.hidden and method.passes must be at least 1"),
         ({"dropout": 1.0}, "method.dropout=1.0"),
         ({"jitter_mm": -1.0}, "method.jitter_mm must be at least 0"),
         ({"dtype": "int8"}, "method.dtype='int8'"),
