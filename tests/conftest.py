@@ -13,11 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-# One cache for the session, before jax is imported: the programs that tests start compile what
-# others have compiled, and nothing is left in the user's own.
-_CACHE = tempfile.mkdtemp(prefix="hpe_jax_tests_")
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["HPE_JAX_CACHE"] = _CACHE
+# One cache for the session, before jax is imported: workers and the programs that tests start do
+# not compile again what others have compiled, and nothing is left in the user's own.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit that of the process they serve.
+    _CACHE = tempfile.mkdtemp(prefix="hpe_jax_tests_")
+    atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["HPE_JAX_CACHE"] = _CACHE
 
 
 @pytest.fixture(scope="session")

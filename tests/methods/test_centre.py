@@ -5,8 +5,8 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from learning import fit
 from ml_collections import ConfigDict
 
 from hpe_jax.errors import InputError
@@ -45,23 +45,9 @@ def test_learns_where_the_hand_is():
     method, batch = METHODS["centre"](config(), CENTRE), make_batch(32)
     variables = method.init(jax.random.key(0))
     assert set(variables) == {"params"}
-    rule = optax.adam(3e-3)
-    state = rule.init(variables["params"])
-
-    @jax.jit
-    def step(params, state, key):
-        def value(params):
-            return method.loss({"params": params}, batch, key)
-
-        gradient = jax.grad(value, has_aux=True)(params)[0]
-        updates, state = rule.update(gradient, state)
-        return optax.apply_updates(params, updates), state
-
-    params = variables["params"]
-    for i in range(150):
-        params, state = step(params, state, jax.random.key(i))
+    variables, _ = fit(method, variables, batch, rate=3e-3, steps=150)
     other = make_batch(32, seed=1)
-    found = jax.jit(method.predict)({"params": params}, other)
+    found = jax.jit(method.predict)(variables, other)
     assert found.shape == (32, 1, 3)
     before = np.linalg.norm(other["centre"] - other["joints"][:, 0], axis=-1).mean()
     after = np.linalg.norm(found - other["joints"], axis=-1).mean()

@@ -5,19 +5,17 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from learning import SKELETON, fit, squares
 from ml_collections import ConfigDict
 
 from hpe_jax import camera as cam
 from hpe_jax.errors import InputError
-from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.kernels.crops import make_crop, sample, to_camera, to_pixels, to_space
 from hpe_jax.kernels.offsets import image_heatmaps, joint_field
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.dense_regression import BASELINES, PAPER, SWEEPS, DenseNet, estimate
 
-SKELETON = Skeleton(("a", "b", "c"), ((0, 1), (1, 2)), (0, 0, 0))
 SETTINGS = dict(radius_mm=80.0, candidates=5, kernel_mm=40.0, iterations=10)
 
 
@@ -27,25 +25,7 @@ def config(**changes):
 
 
 def make_batch(size=2, seed=0):
-    """Squares around the joints, at their depths."""
-    rng = np.random.default_rng(seed)
-    camera = np.tile(np.array([150.0, 150.0, 32.0, 32.0], np.float32), (size, 1))
-    centre = np.tile(np.array([0.0, 0.0, 600.0], np.float32), (size, 1))
-    joints = (centre[:, None] + rng.uniform(-60, 60, (size, 3, 3))).astype(np.float32)
-    uv = np.round(cam.xyz_to_uvd(joints, camera[:, None])[..., :2]).astype(int)
-    depth = np.zeros((size, 64, 64), np.float32)
-    for b in range(size):
-        for j in np.argsort(-joints[b, :, 2]):
-            u, v = uv[b, j]
-            depth[b, v - 5 : v + 6, u - 5 : u + 6] = joints[b, j, 2]
-    return jax.tree.map(
-        jnp.asarray,
-        {
-            "depth": depth, "corner": np.zeros((size, 2), np.float32), "camera": camera,
-            "centre": centre, "joints": joints, "joint_valid": np.ones((size, 3), bool),
-            "cube": np.full(size, 200.0, np.float32),
-        },
-    )  # fmt: skip
+    return squares(size, seed, reach_mm=60.0, half=5)
 
 
 def algorithm1(found, points, seen, project, *, radius_mm, candidates, kernel_mm, iterations):
@@ -179,22 +159,7 @@ def test_it_trains_and_predicts(name):
     settings = config(rotation_deg=0.0, aspect_std=0.0, **BASELINES.get(name, {}))
     method, batch = METHODS["dense_regression"](settings, SKELETON), make_batch()
     variables = method.init(jax.random.key(0))
-    rule = optax.adam(5e-3)
-    state = rule.init(variables["params"])
-
-    @jax.jit
-    def step(variables, state):
-        def value(params):
-            return method.loss(variables | {"params": params}, batch, jax.random.key(1))
-
-        (_, (metrics, rest)), grads = jax.value_and_grad(value, has_aux=True)(variables["params"])
-        updates, state = rule.update(grads, state)
-        return rest | {"params": optax.apply_updates(variables["params"], updates)}, state, metrics
-
-    history = []
-    for _ in range(80):
-        variables, state, metrics = step(variables, state)
-        history.append((float(metrics["loss"]), float(metrics["error_mm"])))
+    variables, history = fit(method, variables, batch, rate=5e-3, steps=80)
     assert history[-1][0] < 0.5 * history[0][0]
     assert history[-1][1] < 0.6 * history[0][1]
     joints = jax.jit(method.predict)(variables, batch)

@@ -5,20 +5,18 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from learning import SKELETON, fit, squares
 from ml_collections import ConfigDict
 
 from hpe_jax import camera as cam
 from hpe_jax.errors import InputError
-from hpe_jax.hand.skeletons import MSRA, Skeleton
+from hpe_jax.hand.skeletons import MSRA
 from hpe_jax.kernels.augment import draw_affine
 from hpe_jax.kernels.heatmaps import bone_heatmaps, gaussian_heatmaps
 from hpe_jax.kernels.voxels import coarsen, make_grid, tighten, to_voxels
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.hourglass3d import BASELINES, PAPER, HourglassNet, squared_error
-
-SKELETON = Skeleton(("a", "b", "c"), ((0, 1), (1, 2)), (0, 0, 0))
 
 
 def config(**changes):
@@ -27,25 +25,7 @@ def config(**changes):
 
 
 def make_batch(size=2, seed=0):
-    """Squares at the joints' depths, large enough that all joints' columns are hit."""
-    rng = np.random.default_rng(seed)
-    camera = np.tile(np.array([150.0, 150.0, 32.0, 32.0], np.float32), (size, 1))
-    centre = np.tile(np.array([0.0, 0.0, 600.0], np.float32), (size, 1))
-    joints = (centre[:, None] + rng.uniform(-50, 50, (size, 3, 3))).astype(np.float32)
-    uv = np.round(cam.xyz_to_uvd(joints, camera[:, None])[..., :2]).astype(int)
-    depth = np.zeros((size, 64, 64), np.float32)
-    for b in range(size):
-        for j in np.argsort(-joints[b, :, 2]):
-            u, v = uv[b, j]
-            depth[b, v - 4 : v + 5, u - 4 : u + 5] = joints[b, j, 2]
-    return jax.tree.map(
-        jnp.asarray,
-        {
-            "depth": depth, "corner": np.zeros((size, 2), np.float32), "camera": camera,
-            "centre": centre, "joints": joints, "joint_valid": np.ones((size, 3), bool),
-            "cube": np.full(size, 200.0, np.float32),
-        },
-    )  # fmt: skip
+    return squares(size, seed, reach_mm=50.0, half=4)
 
 
 def test_paper_network_has_the_paper_shapes():
@@ -89,22 +69,7 @@ def test_it_trains_and_predicts(name):
     if "output0" in shapes:
         assert shapes["output0"][-1] == 3 + 2 * settings.bones
         assert len(shapes["output0"]) == settings.dims + 2
-    rule = optax.adam(3e-3)
-    state = rule.init(variables["params"])
-
-    @jax.jit
-    def step(variables, state):
-        def value(params):
-            return method.loss(variables | {"params": params}, batch, jax.random.key(1))
-
-        (_, (metrics, rest)), grads = jax.value_and_grad(value, has_aux=True)(variables["params"])
-        updates, state = rule.update(grads, state)
-        return rest | {"params": optax.apply_updates(variables["params"], updates)}, state, metrics
-
-    errors = []
-    for _ in range(60):
-        variables, state, metrics = step(variables, state)
-        errors.append((float(metrics["loss"]), float(metrics["error_mm"])))
+    variables, errors = fit(method, variables, batch, rate=3e-3, steps=60)
     assert errors[-1][0] < 0.5 * errors[0][0]
     assert errors[-1][1] < 0.7 * errors[0][1]
     joints = jax.jit(method.predict)(variables, batch)

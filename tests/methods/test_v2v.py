@@ -3,20 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from learning import SKELETON, fit
 from ml_collections import ConfigDict
 
 from hpe_jax import camera as cam
 from hpe_jax.errors import InputError
-from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.kernels.augment import draw_affine
 from hpe_jax.kernels.heatmaps import gaussian_heatmaps
 from hpe_jax.kernels.voxels import coarsen, make_grid, occupancy, to_voxels
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.v2v import V2VNet, masked_mse, volumes
-
-SKELETON = Skeleton(("a", "b", "c"), ((0, 1), (1, 2)), (0, 0, 0))
 
 
 def config(**changes):
@@ -151,22 +148,8 @@ def test_it_learns_a_batch():
     settings = config(scale=(1.0, 1.0), rotation_deg=0.0, canvas=16)
     method, batch = METHODS["v2v"](settings, SKELETON), make_batch(4)
     variables = method.init(jax.random.key(0))
-    optimiser = optax.adam(5e-3)
-
-    @jax.jit
-    def step(variables, state, key):
-        (_, (metrics, new)), gradient = jax.value_and_grad(
-            lambda p: method.loss({**variables, "params": p}, batch, key), has_aux=True
-        )(variables["params"])
-        updates, state = optimiser.update(gradient, state)
-        params = optax.apply_updates(variables["params"], updates)
-        return {"params": params, **new}, state, metrics
-
-    state, history = optimiser.init(variables["params"]), []
-    for n in range(150):
-        variables, state, metrics = step(variables, state, jax.random.key(n))
-        history.append(float(metrics["loss"]))
-    assert history[-1] < 0.25 * history[0]
+    variables, history = fit(method, variables, batch, rate=5e-3, steps=150)
+    assert history[-1][0] < 0.25 * history[0][0]
     # An output voxel is 25 mm here, whose rounding alone costs 12 mm.
     for decode, limit in (("argmax", 20.0), ("topk", 14.0), ("subvoxel", 12.0)):
         settings.decode = decode
