@@ -15,8 +15,9 @@ variant    what it is                                      hardware and time
            looks twice, one-cycle Muon
 ========== =============================================== ===================================
 
-`python -m launch.write_centres --workdir=runs/centre --root=DIRECTORY` writes the field's centre
-files for both splits.
+`python -m launch.write_centres --workdir=runs/centre --root=DIRECTORY --splits=train,test` writes
+the field's centre files. For another camera: `--config.data.dataset=icvl` or `msra`, with the
+`--config.data.cube_mm` of the models that are to use it.
 """
 
 from ml_collections import ConfigDict

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -24,6 +25,10 @@ def main(argv: list[str]) -> int:
     if {"-h", "--help", "-help"} & set(argv):
         print(f"{__doc__}\nflags:\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
+    for given in (word for word in argv if word.startswith("--config=")):
+        path = given.partition("=")[2].partition(":")[0]
+        if not Path(path).is_file():
+            return _fail(f"{given}: there is no {path}, expected FILE[:VARIANT]")
     try:
         rest = flags.FLAGS(argv)[1:]
         missing = [f"--{name}" for name in ("config", "workdir") if not flags.FLAGS[name].value]

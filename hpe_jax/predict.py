@@ -143,6 +143,7 @@ def predict_frames(
         "frames_per_second": len(writer.latency) / seconds if writer.latency else None,
         "hand": hands[0],
         "centre": predictor.centre_source if centres is None else "file",
+        "centre_model": predictor.centre_model or None if centres is None else None,
         "passes": passes,
     }
     summary = writer.close(extra)

@@ -69,7 +69,7 @@ class Predictor:
             raise InputError(f"the model's config is not one of hpe_jax: {error}") from error
         self._variables = jax.device_put(variables)
         self._predict = jax.jit(method.predict)
-        self.centre_source, self._centre = "com", None
+        self.centre_source, self.centre_model, self._centre = "com", "", None
         workdir = centre_model
         if not workdir and config.data.get("centre", "com") == "refined":
             workdir = config.data.centre_model
@@ -77,8 +77,14 @@ class Predictor:
             try:
                 model = load_centre_model(workdir, config.data)
             except InputError as error:
-                raise InputError(f"--centre_model={error}") from error
+                if centre_model:
+                    raise InputError(f"--centre_model={error}") from error
+                raise InputError(
+                    f"the model was trained on the centres of data.centre_model={error}; "
+                    "--centre_model=DIR names another place"
+                ) from error
             self.centre_source = "detected" if model.whole else "refined"
+            self.centre_model = workdir
             self._cut_centre, self._centre = _cut(model.data), jax.jit(model.centres)
 
     def __call__(

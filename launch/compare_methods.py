@@ -20,6 +20,7 @@ only read in another way are its first reading's.
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.util
 import json
 import os
@@ -31,6 +32,8 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+
+from hpe_jax.errors import InputError, one_line
 
 # Fields of `method` that change how a model is read, not how it is trained.
 READING = ("decode", "top_k", "candidates", "kernel_mm", "iterations", "weighted")
@@ -47,25 +50,31 @@ def main() -> int:
     bad = [word for word in overrides if not word.startswith("--config.")]
     if bad:
         parser.error(f"unexpected {bad[0]!r}")
-    out = Path(args.out)
-    names = args.configs.split(",")
+    try:
+        compare(args.configs.split(","), Path(args.out), args.examples, overrides)
+    except (InputError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def compare(names: list[str], out: Path, examples: int, overrides: list[str]) -> None:
+    """Train what is not trained yet, and write the table; see the module's docstring."""
+    configs = {name: load_config(name, examples, overrides) for name in names}
     trained: dict[str, str] = {}
     rows = []
-    for name in names:
-        config = load_config(name)
-        key = training_key(config)
-        first = trained.setdefault(key, name)
+    for name, config in configs.items():
+        first = trained.setdefault(training_key(config), name)
         workdir = out / slug(name)
         if first == name:
-            train(name, workdir, args.examples // config.batch, overrides)
+            train(name, workdir, config, overrides)
         else:
             read_again(out / slug(first), workdir, config)
         rows.append(row(name, workdir, out / slug(first), flat(config)))
-        write_table(out, rows, args.examples, overrides)
+        write_table(out, rows, overrides)
         print(f"{name}: {rows[-1]['xy_mm']:.2f} mm in x and y", flush=True)
     plot(out, [r["name"] for r in rows if not r["flat"]])
     print((out / "table.md").read_text())
-    return 0
 
 
 def slug(name: str) -> str:
@@ -74,18 +83,36 @@ def slug(name: str) -> str:
     return Path(path).stem + (f"-{variant}" if variant else "")
 
 
-def load_config(name: str) -> ConfigDict:
-    """The config that `--config=NAME` stands for."""
+def load_config(name: str, examples: int, overrides: list[str]) -> ConfigDict:
+    """The config that `--config=NAME` and the overrides stand for, for so many examples.
+
+    Raises:
+      InputError: no such config file, variant or field, or fewer examples than a batch.
+    """
     path, _, variant = name.partition(":")
     spec = importlib.util.spec_from_file_location("config", path)
     if spec is None or spec.loader is None or not Path(path).is_file():
-        raise SystemExit(f"error: {path}: expected a config file")
+        raise InputError(f"{path}: expected a config file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     try:
-        return module.get_config(variant)
+        config = module.get_config(variant).lock()
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise InputError(str(error)) from None
+    for word in overrides:
+        key, _, text = word.removeprefix("--config.").partition("=")
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, ValueError):  # A word, such as com.
+            value = text
+        try:
+            config.update_from_flattened_dict({key: value})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{word}: {name} has no such field, or of another type") from error
+    if examples < config.batch:
+        raise InputError(f"--examples={examples}: expected at least {name}'s batch, {config.batch}")
+    config.steps = examples // config.batch
+    return config
 
 
 def training_key(config: ConfigDict) -> str:
@@ -95,16 +122,20 @@ def training_key(config: ConfigDict) -> str:
     return json.dumps(tree, sort_keys=True)
 
 
-def train(name: str, workdir: Path, steps: int, overrides: list[str]) -> None:
+def train(name: str, workdir: Path, config: ConfigDict, overrides: list[str]) -> None:
     """Train and test a config, unless that was done before."""
     if (workdir / "metrics.json").is_file():
+        from hpe_jax.training.checkpoints import to_json
+
+        if json.loads((workdir / "config.json").read_text()) != to_json(config):
+            raise InputError(f"{workdir}: was made with other settings; expected another --out")
         return
     command = [
         *(sys.executable, "-m", "hpe_jax.main", f"--config={name}", f"--workdir={workdir}"),
-        *(f"--config.steps={steps}", *overrides),
+        *(f"--config.steps={config.steps}", *overrides),
     ]
     if subprocess.run(command).returncode:
-        raise SystemExit(f"error: {' '.join(command[1:])} failed")
+        raise InputError(f"{name}: did not train, for the reason above")
 
 
 def read_again(trained: Path, workdir: Path, config: ConfigDict) -> None:
@@ -152,6 +183,7 @@ def row(name: str, workdir: Path, trained: Path, flat: bool) -> dict[str, Any]:
         **figures,
         "xy_mm": xy_error(workdir, metrics["camera"]),
         "frames": metrics["frames"],
+        "centre": metrics["centre"],
         "examples": base["examples_seen"],
         "train_seconds": base["train_seconds"],
         "device": base["device"],
@@ -204,7 +236,7 @@ def inference(trained: Path) -> dict[str, Any]:
     return figures
 
 
-def write_table(out: Path, rows: list[dict[str, Any]], examples: int, more: list[str]) -> None:
+def write_table(out: Path, rows: list[dict[str, Any]], more: list[str]) -> None:
     """`table.md`, complete after every row."""
     lines = [
         "| config | mean error | xy only | worst joint ≤ 20 mm | ≤ 40 mm | parameters "
@@ -221,9 +253,10 @@ def write_table(out: Path, rows: list[dict[str, Any]], examples: int, more: list
         )
     first = rows[0]
     lines.append(
-        f"\nSynthetic hands: {first['frames']:,} test frames, {examples:,} training examples, "
-        f"centres `com`, {first['device']} ({os.cpu_count()} cores); the best constant pose has "
-        f"{first['baseline_mean_error_mm']:.1f} mm." + (f" {' '.join(more)}" if more else "")
+        f"\nSynthetic hands: {first['frames']:,} test frames, {first['examples']:,} training "
+        f"examples, centres `{first['centre']}`, {first['device']} ({os.cpu_count()} cores); "
+        f"the best constant pose has {first['baseline_mean_error_mm']:.1f} mm."
+        + (f" {' '.join(more)}" if more else "")
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text("\n".join(lines) + "\n")

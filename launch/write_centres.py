@@ -7,8 +7,9 @@
 ("detected"). Leaves `OUT/center_SPLIT_refined.txt` or `..._detected.txt`: one `x y z` (mm) a
 frame, y as the data set's published files count it (up for NYU and MSRA15), `invalid` where a
 frame shows no hand or cannot be read, which is reported. `--config.data.centre=file` with
-`--config.data.centre_file='OUT/center_{split}_refined.txt'` reads them. Without `--root` the frames
-are the 2,048 synthetic test frames, y down, whose files `launch.compare_centres` reads.
+`--config.data.centre_file='OUT/center_{split}_refined.txt'` reads them (ask for both splits then).
+Without `--root` the frames are the 2,048 synthetic test frames, y down, and the file is
+`OUT/center_synthetic_test_refined.txt`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def main() -> int:
             if source.size is None:
                 raise InputError(f"{source.name}: the {split} split is endless, no file fits")
             kind = "detected" if model.whole else "refined"
-            path = Path(args.out or args.workdir) / f"center_{split}_{kind}.txt"
+            which = split if args.root else f"synthetic_{split}"
+            path = Path(args.out or args.workdir) / f"center_{which}_{kind}.txt"
             centres = find(model, source)
             invalid = int(np.isnan(centres[:, 0]).sum())
             if invalid == len(centres):

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hpe_jax.camera import xyz_to_uvd
+from hpe_jax.errors import InputError
 from launch import compare_methods
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +23,7 @@ def run(*arguments):
 
 def test_configs_that_only_read_in_another_way_share_a_training():
     base, again, other = (
-        compare_methods.load_config(f"{ROOT}/configs/dense_regression_nyu.py:{variant}")
+        compare_methods.load_config(f"{ROOT}/configs/dense_regression_nyu.py:{variant}", 800, [])
         for variant in ("quick", "quick_k10", "quick_stacks1")
     )
     key = compare_methods.training_key
@@ -41,21 +43,44 @@ def test_table_and_errors_in_x_and_y(tmp_path):
     figures = {
         "mean_error_mm": 9.876, "baseline_mean_error_mm": 50.0, "success_20mm": 0.25,
         "success_40mm": 0.5, "xy_mm": 5.0, "frames": 12, "examples": 8, "train_seconds": 3.0,
-        "device": "1 x cpu", "parameters": 1234, "gflops": 0.5, "frames_per_second": 80.0,
+        "centre": "gt", "device": "1 x cpu", "parameters": 1234, "gflops": 0.5,
+        "frames_per_second": 80.0,
     }  # fmt: skip
     rows = [figures | {"name": f"configs/a.py:{v}", "flat": v == "b4"} for v in ("quick", "b4")]
-    compare_methods.write_table(tmp_path, rows, 8, [])
+    compare_methods.write_table(tmp_path, rows, [])
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert lines[2].startswith("| `a-quick` | 9.88 mm | 5.00 mm | 25.0% | 50.0% | 1,234 |")
     assert lines[3].startswith("| `a-b4` | – | 5.00 mm | – | – |")  # It estimates no depth.
-    assert "12 test frames, 8 training examples" in lines[5]
+    assert "12 test frames, 8 training examples, centres `gt`" in lines[5]
+
+
+def test_examples_are_counted_with_the_batch_that_is_used():
+    name = f"{ROOT}/configs/v2v_nyu.py:quick"
+    config = compare_methods.load_config(
+        name, 800, ["--config.batch=16", "--config.data.centre=gt", "--config.method.scale=(1, 2)"]
+    )
+    assert (config.steps, config.data.centre, config.method.scale) == (50, "gt", (1, 2))
+
+
+def test_a_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
+    config = compare_methods.load_config(f"{ROOT}/configs/v2v_nyu.py:quick", 800, [])
+    (tmp_path / "metrics.json").write_text("{}")
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    compare_methods.train("x", tmp_path, config, [])
+    config.test_frames = 32
+    with pytest.raises(InputError, match="was made with other settings; expected another --out"):
+        compare_methods.train("x", tmp_path, config, [])
 
 
 def test_mistakes_are_named(tmp_path):
-    for names, message in (
-        (f"{tmp_path}/none.py", "none.py: expected a config file"),
-        (f"{ROOT}/configs/v2v_nyu.py:fast", "no variant 'fast'"),
+    name = f"{ROOT}/configs/v2v_nyu.py:quick"
+    for words, message in (
+        ([f"--configs={tmp_path}/none.py"], "none.py: expected a config file"),
+        ([f"--configs={ROOT}/configs/v2v_nyu.py:fast"], "no variant 'fast'"),
+        ([f"--configs={name}", "--examples=4"], "batch, 8"),
+        ([f"--configs={name}", "--config.bach=4"], "--config.bach=4: "),
     ):
-        result = run(f"--configs={names}", f"--out={tmp_path}")
-        assert result.returncode and message in result.stderr
+        result = run(*words, f"--out={tmp_path}")
+        assert result.returncode == 2 and message in result.stderr
+        assert len(result.stderr.splitlines()) == 1
     assert "unexpected '--examlpes=3'" in run("--configs=a", "--out=b", "--examlpes=3").stderr

@@ -250,7 +250,7 @@ def test_auto_decides_on_the_first_frames(
         asked.append(hand)
         return predictor(*given, hand=hand, **more)
 
-    for name in ("skeleton", "skeleton_name", "cube_mm", "centre_source"):
+    for name in ("skeleton", "skeleton_name", "cube_mm", "centre_source", "centre_model"):
         setattr(counting, name, getattr(predictor, name))
     out = tmp_path / "out"
     if torn is None:
@@ -417,7 +417,15 @@ def test_centre_models_that_do_not_fit(toy, variables, tmp_path, workdir, record
     assert "data.cube_mm=200.0, expected 250.0" in capsys.readouterr().err
     good = centre_run(tmp_path / "good", [0.0] * 3, target="centre")
     assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={good}") == 0
-    assert json.loads((tmp_path / "o" / "summary.json").read_text())["centre"] == "refined"
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert (summary["centre"], summary["centre_model"]) == ("refined", good)
+
+
+def test_the_centre_model_of_the_training_has_moved(toy, variables, tmp_path):
+    config = make_config()
+    config.data.centre, config.data.centre_model = "refined", str(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"trained on .*gone.*--centre_model=DIR names another"):
+        Predictor(config, variables)
 
 
 def test_a_detector_decides_where_the_hand_is(toy, variables, tmp_path):

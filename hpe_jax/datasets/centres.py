@@ -37,8 +37,9 @@ def read_centres(
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else "not readable"
         raise InputError(
-            f"{path}: expected a readable text file of hand centres, one 'x y z' a line"
+            f"{path}: {what}, expected a text file of hand centres, one 'x y z' a line"
         ) from error
     while lines and not lines[-1].strip():
         lines.pop()

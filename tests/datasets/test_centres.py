@@ -51,5 +51,5 @@ def test_bad_files(tmp_path):
     assert read_centres(path).shape == (1, 3)
     with pytest.raises(InputError, match=r"c\.txt: 1 centres, expected one a frame, 5 in all"):
         read_centres(path, frames=5)
-    with pytest.raises(InputError, match="expected a readable text file"):
+    with pytest.raises(InputError, match="no such file, expected a text file"):
         read_centres(tmp_path / "missing.txt")
