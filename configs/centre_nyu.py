@@ -16,8 +16,7 @@ variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 
 `python -m launch.write_centres --workdir=runs/centre --root=DIRECTORY --splits=train,test` writes
-the field's centre files. For another camera: `--config.data.dataset=icvl` or `msra`, with the
-`--config.data.cube_mm` of the models that are to use it.
+the field's centre files.
 """
 
 from ml_collections import ConfigDict
