@@ -5,8 +5,8 @@
 
 Without `data.root` it trains on the built-in synthetic hands, arms and people behind them seen
 through NYU's camera, and every result says "synthetic-nyu"; `--config.data.root=DIRECTORY` trains
-on NYU. Its figures are those of the joints that it detects; it is told no centre, and so is the
-constant pose that it is compared with.
+on NYU. Its figures are those of the joints that it detects; it is told no centre, and neither
+is the constant pose that it is compared with.
 
 ========== =============================================== ===================================
 variant    what it is                                      hardware and time
