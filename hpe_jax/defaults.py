@@ -45,7 +45,12 @@ def experiment(dataset: str) -> ConfigDict:
                 "centre_jitter_mm": 10.0,
                 "skip_unreadable": False,  # in training: the next frame replaces it
                 "stand_in": False,  # in a test: the frame before it is looked at in its stead
-                "synthetic": {"sensor": True, "forearm": True},
+                "synthetic": {
+                    "sensor": True,
+                    "forearm": True,
+                    "clean": False,  # whether batches also hold the depth before the sensor
+                    "subjects": 0,  # hands of the training frames; 0 = another one every frame
+                },
             },
             "optimizer": {
                 "name": "rmsprop",  # rmsprop | adam | adamw | muon
@@ -74,11 +79,16 @@ def experiment(dataset: str) -> ConfigDict:
             "log_every": 100,
             "checkpoint_every": 2000,
             "keep_checkpoints": 3,
-            "init_from": "",  # warm start: the --workdir of an earlier run
+            "init_from": "",  # warm start: the --workdir of an earlier run, or "../NAME" beside it
             "init_pattern": ".*",  # names of the parameters to take from it
             "frozen": "",  # names of the parameters that do not change
         }
     )
+
+
+def in_stages(stages: dict[str, ConfigDict]) -> ConfigDict:
+    """A config of stages that run in the order given (`training.stages`)."""
+    return ConfigDict({"order": tuple(stages), "stages": stages})
 
 
 def quicken(config: ConfigDict, steps: int) -> None:

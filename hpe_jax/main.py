@@ -3,8 +3,8 @@
 python -m hpe_jax.main --config=FILE[:VARIANT] --workdir=DIR [--config.KEY=VALUE ...]
 
 Leaves metrics.json, predictions.txt, report/, checkpoints/, config.json, tensorboard/ and
-log.txt in DIR. Running it again with the same DIR resumes, or only evaluates when the
-training is complete.
+log.txt in DIR, or in DIR/STAGE for every stage of a paper that trains in stages. Running it
+again with the same DIR resumes, or only evaluates when the training is complete.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.FATAL)
     from hpe_jax.errors import InputError, TrainingError, one_line
     from hpe_jax.process import keep_memory, use_cache
-    from hpe_jax.training import loop
+    from hpe_jax.training import stages
 
     use_cache()
     keep_memory()
     try:
-        loop.run(_CONFIG.value, str(_WORKDIR.value))
+        stages.run(_CONFIG.value, str(_WORKDIR.value))
     except (InputError, TrainingError, OSError) as error:
         return _fail(one_line(error))
     return 0

@@ -26,11 +26,14 @@ class Method:
       loss: (variables, batch, key) -> (scalar, (metrics, new_state)), where `new_state`
         holds every collection of the variables but "params", and `metrics` are scalars.
       predict: (variables, batch) -> joints (B, J, 3), mm in camera space.
+      measure: of a stage that estimates no joints (its `predict` raises InputError):
+        (variables, batch) -> figures of every frame, (B,) each, by which it is tested instead.
     """
 
     init: Callable[[Array], Variables]
     loss: Callable[[Variables, Batch, Array], tuple[Array, tuple[Metrics, Variables]]]
     predict: Callable[[Variables, Batch], Float[Array, "B J 3"]]
+    measure: Callable[[Variables, Batch], Metrics] | None = None
 
 
 def mean_error(

@@ -46,6 +46,8 @@ def render_frame(
     sensor: bool,
     forearm: bool,
     whole: bool = False,
+    clean: bool = False,
+    subjects: int = 0,
     centres: Array | None = None,
 ) -> Batch:
     """One frame of the batch contract (without the leading axis); pure and jittable.
@@ -62,6 +64,8 @@ def render_frame(
       centre_jitter_mm: standard deviation of noise on training centres, per axis.
       sensor, forearm: whether the depth sensor's faults and the forearm are simulated.
       whole: every k-th pixel of the camera's image, with what is behind the hand, not a patch.
+      clean: whether the frame also holds "clean", its depth before the sensor.
+      subjects: how many hands the training frames show in turn; 0 = another one every frame.
       centres: (N, 3) mm, those of "file" by index.
     """
     key = jax.random.fold_in(jax.random.key(TEST_SEED if test else seed), index)
@@ -71,6 +75,8 @@ def render_frame(
         )
     else:
         key, subject = jax.random.split(jax.random.fold_in(key, 7))
+        if subjects:
+            subject = jax.random.fold_in(jax.random.key(seed), index % subjects)
     k = jax.random.split(key, 6)
     shape = sample_shape(subject, held_out=test)
     pose, local, _ = sample_hand(k[0], shape, VIEWS[dataset])
@@ -97,6 +103,7 @@ def render_frame(
     depth = render_depth(mesh, topology, corner, camera, size)
     if whole:
         depth = put_behind(depth, background(k[5], middle, corner, camera, size))
+    faultless = depth
     if sensor:
         depth = sense(k[3], depth, middle[2] / camera[0])
     if centre == "com":
@@ -122,7 +129,7 @@ def render_frame(
         "joints": joints,
         "joint_valid": jnp.ones(joints.shape[0], bool),
         "cube": jnp.asarray(cube_mm, jnp.float32),
-    }
+    } | ({"clean": faultless} if clean else {})
 
 
 def make_source(config: Any, split: str, seed: int) -> Source:
@@ -153,6 +160,8 @@ def make_source(config: Any, split: str, seed: int) -> Source:
         sensor=config.synthetic.sensor,
         forearm=config.synthetic.forearm,
         whole=bool(config.get("whole", False)),
+        clean=bool(config.synthetic.get("clean", False)),
+        subjects=int(config.synthetic.get("subjects", 0)),
         centres=centres,
     )
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.methods.base import Method, Variables
-from hpe_jax.training.step import make_predict_step, replicated, to_devices
+from hpe_jax.training.step import make_predict_step, replicated, spread, to_devices
 
 PICTURES = 16
 """Frames whose depth is kept for pictures, evenly spaced over the split."""
@@ -80,6 +80,40 @@ class Evaluator:
             **whole,
             pictures={k: np.concatenate(v) for k, v in pictures.items()} | {"index": shown},
         )
+
+
+class Measurer:
+    """The means over a split of what a method without joints measures; compiles once.
+
+    Attributes:
+      frames: how many there are.
+    """
+
+    def __init__(
+        self, method: Method, source: Source, mesh: Mesh, *, batch: int, frames: int = 0
+    ) -> None:
+        measure, expand = method.measure, source.expand
+        if measure is None or source.size is None:
+            raise ValueError("expected a method with `measure` and a finite split")
+        self._source, self._mesh = source, mesh
+        self._batch = -(-batch // mesh.size) * mesh.size
+        self.frames = min(frames, source.size) if frames else source.size
+        self._step = jax.jit(
+            lambda variables, data: measure(variables, expand(data)),
+            in_shardings=(replicated(mesh), spread(mesh)),
+            out_shardings=spread(mesh),
+        )
+
+    def __call__(self, variables: Variables) -> dict[str, float]:
+        variables = jax.device_put(variables, replicated(self._mesh))
+        columns: dict[str, list[np.ndarray]] = {}
+        for start in range(0, self.frames, self._batch):
+            # As in `Evaluator`.
+            indices = np.minimum(np.arange(start, start + self._batch), self.frames - 1)
+            data = to_devices(self._source.load(indices), self._mesh)
+            for name, values in jax.device_get(self._step(variables, data)).items():
+                columns.setdefault(name, []).append(values[: self.frames - start])
+        return {name: float(np.concatenate(parts).mean()) for name, parts in columns.items()}
 
 
 def constant_pose(

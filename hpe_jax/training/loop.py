@@ -36,9 +36,15 @@ from hpe_jax.training.checkpoints import (
 )
 from hpe_jax.training.checks import check_config
 from hpe_jax.training.console import Board, History, Log, Stop
-from hpe_jax.training.evaluation import Evaluator
+from hpe_jax.training.evaluation import Evaluator, Measurer
 from hpe_jax.training.progress import Clock, Window
-from hpe_jax.training.results import device_name, score, skeleton_grid, write_results
+from hpe_jax.training.results import (
+    device_name,
+    score,
+    skeleton_grid,
+    write_figures,
+    write_results,
+)
 from hpe_jax.training.sources import make_source
 from hpe_jax.training.state import (
     eval_variables,
@@ -88,7 +94,11 @@ def train(
     init_key, key = jax.random.split(jax.random.key(config.seed))
     variables = method.init(init_key)
     if config.init_from and not any_in(workdir / "checkpoints"):
-        _, earlier = load_model(config.init_from)
+        # "../NAME" is the run beside this one, such as an earlier stage.
+        beside = config.init_from.startswith("../")
+        _, earlier = load_model(
+            workdir.parent / config.init_from[3:] if beside else config.init_from
+        )
         variables = warm_start(variables, earlier, config.init_pattern)
     frozen = keep_rest = None
     if config.frozen:
@@ -130,13 +140,9 @@ def train(
             f"{train_source.name} ({device_name()}): "
             + (f"resuming at step {start:,} of {steps:,}" if start else f"{steps:,} steps")
         )
-        evaluator = Evaluator(
-            method,
-            test_source,
-            mesh,
-            batch=config.eval_batch or config.batch,
-            frames=config.test_frames,
-        )
+        size = {"batch": config.eval_batch or config.batch, "frames": config.test_frames}
+        evaluator = Evaluator(method, test_source, mesh, **size)
+        measurer = Measurer(method, test_source, mesh, **size) if method.measure else None
 
         train_step = steps_.jit_train_step(
             steps_.make_train_step(
@@ -172,6 +178,9 @@ def train(
             return bool(config.eval_every) and done % config.eval_every == 0 and done < steps
 
         def look(done: int) -> None:
+            if measurer is not None:
+                board.scalars(done, measurer(eval_variables(state)), "test")
+                return
             evaluation = evaluator(eval_variables(state))
             figures = score(evaluation, test_source)
             history.add({"step": done, "test_error_mm": figures["mean_error_mm"]})
@@ -227,7 +236,6 @@ def train(
         stop.saved()
         seconds = before + clock.seconds()
         log.line(f"evaluating on {test_source.name}, {test_source.split} split")
-        evaluation = evaluator(eval_variables(state))
         extra = {
             "train_seconds": round(seconds, 3),
             "examples_seen": steps * config.batch,
@@ -235,6 +243,14 @@ def train(
             "frames_stood_in": len(test_source.skipped),
             "device": device_name(),
         }
+        if measurer is not None:
+            figures = measurer(eval_variables(state))
+            board.scalars(steps, figures, "test")
+            text = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            log.line(f"{test_source.name} {test_source.split}: {text}")
+            about = {"frames": measurer.frames, **extra}
+            return write_figures(workdir, figures, test_source, about)
+        evaluation = evaluator(eval_variables(state))
         metrics = write_results(workdir, evaluation, test_source, history.rows, extra)
         board.scalars(steps, metrics, "test")
         board.picture(steps, skeleton_grid(evaluation, test_source), "test/skeletons")

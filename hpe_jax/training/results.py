@@ -89,6 +89,16 @@ def write_results(
     return metrics
 
 
+def write_figures(
+    workdir: Path, figures: dict[str, float], source: Source, extra: dict[str, Any]
+) -> dict[str, Any]:
+    """`metrics.json` of a stage that estimates no joints; returns its content."""
+    about = {"dataset": source.name, "split": source.split, "centre": source.centre}
+    metrics = {**about, **figures, **extra}
+    write_atomic(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
 def device_name() -> str:
     """For example "4 x NVIDIA H200" or "1 x cpu"."""
     devices = jax.devices()

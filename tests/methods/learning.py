@@ -50,5 +50,5 @@ def fit(method, variables, batch, *, rate, steps):
     state, history = rule.init(variables["params"]), []
     for i in range(steps):
         variables, state, metrics = step(variables, state, jax.random.key(i))
-        history.append((float(metrics["loss"]), float(metrics["error_mm"])))
+        history.append((float(metrics["loss"]), float(metrics.get("error_mm", 0.0))))
     return variables, history

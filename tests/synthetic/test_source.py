@@ -144,6 +144,35 @@ def test_sensor_and_forearm_can_be_switched_off():
     assert (np.asarray(b["depth"]) > 0).sum() > 1.2 * (np.asarray(a["depth"]) > 0).sum()
 
 
+def test_clean_is_the_depth_before_the_sensor():
+    with_clean, without = (
+        make_source(config(synthetic=dict(sensor=sensor, forearm=True, clean=sensor)), "train", 0)
+        for sensor in (True, False)
+    )
+    noisy, faultless = (
+        jax.device_get(jax.jit(s.expand)(s.load(np.arange(3)))) for s in (with_clean, without)
+    )
+    np.testing.assert_allclose(noisy["clean"], faultless["depth"], atol=1e-3)
+    assert (noisy["clean"] != noisy["depth"]).any()
+
+
+def test_so_many_subjects():
+    """Bones of the training hands: two subjects in turn, one, or everybody another."""
+
+    def lengths(subjects):
+        source = make_source(
+            config(synthetic=dict(sensor=False, forearm=False, subjects=subjects)), "train", 0
+        )
+        joints = np.asarray(jax.jit(source.expand)(source.load(np.arange(6)))["joints"])
+        return np.linalg.norm(joints[:, 11] - joints[:, 12], axis=-1)  # across the wrist
+
+    np.testing.assert_allclose(np.ptp(lengths(1)), 0.0, atol=1e-3)
+    two = lengths(2)
+    np.testing.assert_allclose(two[:2].repeat(3), [*two[::2], *two[1::2]], atol=1e-3)
+    assert abs(two[0] - two[1]) > 0.1
+    assert len(np.unique(lengths(0).round(2))) == 6
+
+
 def test_bad_config_is_one_clear_line():
     with pytest.raises(InputError, match="com, gt and file"):
         make_source(config(centre="refined"), "train", 0)

@@ -1,0 +1,71 @@
+"""Hand3D (Deng et al., 2017) on ICVL, 16 joints.
+
+    python -m hpe_jax.main --config=configs/hand3d_icvl.py[:VARIANT] --workdir=DIR
+
+Without `data.root` it trains on the built-in synthetic hands seen through ICVL's camera, and every
+result says "synthetic-icvl". Refinement learns from synthetic hands; for ICVL's own frames behind
+it set `--config.stages.pose.data.root=DIRECTORY` and the same for `end_to_end`.
+
+============ ========================================= =========================================
+variant      what it is                                hardware and time
+============ ========================================= =========================================
+(none)       three stages: the refinement network, the a GPU; 30 epochs of 72,757 frames each
+             pose network behind it, both together
+`refine`     a stage alone; later ones expect earlier  the same
+`pose`       ones beside their `--workdir`
+`end_to_end`
+`base`       the pose network, no refinement, hands of the same
+             a single subject
+`augmented`  the same, hands of every shape            the same
+`refined`    three stages, hands of a single subject   the same
+`quick`, …   each of these with 32 voxels, narrower    minutes on two CPU cores
+             networks, one-cycle Muon
+============ ========================================= =========================================
+
+The paper's base, on ICVL's frames, is `base` with a data root.
+"""
+
+from ml_collections import ConfigDict
+
+from hpe_jax.defaults import experiment, in_stages, quicken
+from hpe_jax.methods.hand3d import PAPER, QUICK, STAGES
+
+VARIANTS = ("", *STAGES, "base", "augmented", "refined")
+VARIANTS += ("quick", *(f"quick_{name}" for name in VARIANTS if name))
+STEPS = {"refine": 600, "pose": 3000, "end_to_end": 400}  # of `quick`
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The experiment or stages; `variant` is what follows the colon in `--config=FILE:VARIANT`."""
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"configs/hand3d_icvl.py has no variant {variant!r}, expected {VARIANTS[1:]}"
+        )
+    quick, name = variant.startswith("quick"), variant.removeprefix("quick").removeprefix("_")
+    subjects = 1 if name in ("base", "refined") else 0
+    if name in STAGES:
+        return stage(name, quick, subjects)
+    if name in ("base", "augmented"):
+        config = stage("pose", quick, subjects)
+        config.method.refine, config.init_from, config.frozen = False, "", ""
+        return config
+    return in_stages({name: stage(name, quick, subjects) for name in STAGES})
+
+
+def stage(name: str, quick: bool, subjects: int) -> ConfigDict:
+    """One of `STAGES`."""
+    config = experiment("icvl")
+    config.method = ConfigDict(PAPER)
+    config.data.cube_mm = 300.0  # 60 voxels of 5 mm
+    config.data.extent_mm = 408.0
+    config.data.synthetic.subjects = subjects
+    config.batch = 6
+    config.epochs = 30
+    config.optimizer.name = "adam"
+    config.optimizer.lr = 1e-4
+    if quick:
+        quicken(config, STEPS[name])
+        config.batch = 8
+        config.method.update(QUICK)
+    config.update(STAGES[name])
+    return config

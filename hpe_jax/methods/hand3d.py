@@ -1,0 +1,284 @@
+"""Hand3D: a truncated signed distance volume, refined, then read by a 3-D convolutional network.
+
+X. Deng, S. Yang, Y. Zhang, P. Tan, L. Chang, H. Wang, "Hand3D: Hand Pose Estimation using 3D
+Neural Network", 2017.
+Configs: `configs/hand3d_{nyu,icvl}.py`, in stages (`:refine`, `:pose`, `:end_to_end`), and the
+ablation of section 4.4 (`:base`, `:augmented`, `:refined`).
+
+The hand's depth becomes distances on 60^3 voxels of 5 mm about its centre of mass. A network with
+skips (table 3a) turns those of a noisy depth image into those of a clean one; another (table 3b)
+estimates every joint relative to the centre. Each learns alone (`learn="tsdf"`, then "joints" with
+the first one frozen); both may then go on together.
+
+Where the paper is silent: readings outside the cube are background; refinement learns from the
+mean squared difference over all voxels, and begins with He's kernels up to its tanh (begun near
+zero, the tanh saturates at "all free", which most voxels are). Option: `batch_norm` in the pose
+network, for the little training of `quick`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from hpe_jax.errors import InputError
+from hpe_jax.frames import Batch
+from hpe_jax.hand.skeletons import Skeleton
+from hpe_jax.kernels.conv3d import max_pool2, nearest2
+from hpe_jax.kernels.tsdf import tsdf
+from hpe_jax.kernels.voxels import make_grid
+from hpe_jax.layers.blocks import Conv, ConvBlock
+from hpe_jax.layers.init import init_variables
+from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
+
+PAPER = {
+    "name": "hand3d",
+    "input": 60,  # voxels along the cube's edge
+    "truncation_mm": 50.0,
+    "refine": True,  # whether the pose network sees refined distances
+    "learn": "joints",  # joints | tsdf, the refinement network alone
+    "refine_widths": (32, 64, 128),  # at full, half and quarter resolution (table 3a)
+    "features": 8,  # of the pose network (table 3b)
+    "hidden": 2048,
+    "dropout": 0.5,
+    "batch_norm": False,
+    "kernel_std": 0.0,  # He
+    "output_std": 0.001,  # of the joints
+    "dtype": "float32",
+}
+# The method at the size of the `quick` variants.
+QUICK = {
+    "input": 32,
+    "refine_widths": (8, 16, 32),
+    "features": 16,
+    "hidden": 512,
+    "dropout": 0.0,
+    "batch_norm": True,
+}
+# What the stages of an experiment change, in their order (`training.stages`).
+STAGES = {
+    "refine": {"method": {"learn": "tsdf"}, "data": {"synthetic": {"clean": True}}},
+    "pose": {"init_from": "../refine", "init_pattern": "refine/.*", "frozen": "refine/.*"},
+    "end_to_end": {"init_from": "../pose"},
+}
+POOLS = 4  # voxels to one that the fully connected layers see, along an axis
+
+
+class RefineNet(nn.Module):
+    """Table 3(a): distances to distances within -1 and 1.
+
+    Attributes:
+      widths: channels at the full, the half and the quarter resolution.
+      dtype: of the arithmetic; what comes out is float32.
+    """
+
+    widths: tuple[int, int, int] = (32, 64, 128)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, volume: Float[Array, "B S S S 1"]) -> Float[Array, "B S S S 1"]:
+        """Refined distances; S must be divisible by 4."""
+
+        def conv(width: int, name: str, x: Array) -> Array:
+            return nn.relu(Conv(width, 3, 1, self.dtype, name=name)(x))
+
+        full, half, quarter = self.widths
+        skip1 = conv(full, "encoder1b", conv(full, "encoder1a", volume))
+        skip2 = conv(half, "encoder2b", conv(half, "encoder2a", max_pool2(skip1)))
+        x = conv(quarter, "middleb", conv(quarter, "middlea", max_pool2(skip2)))
+        x = jnp.concatenate([nearest2(x), skip2], -1)
+        x = conv(half, "decoder2b", conv(half, "decoder2a", x))
+        x = jnp.concatenate([nearest2(x), skip1], -1)
+        x = conv(max(full // 2, 1), "decoder1b", conv(full, "decoder1a", x))
+        return jnp.tanh(Conv(1, 3, 1, self.dtype, name="distances")(x).astype(jnp.float32))
+
+
+class PoseNet(nn.Module):
+    """Table 3(b): distances to joints.
+
+    Attributes:
+      joints: number of them.
+      features: channels of the convolutions.
+      hidden: width of the fully connected layers.
+      dropout: share of those that is dropped in training.
+      batch_norm: whether it follows every convolution.
+      dtype: of the arithmetic; what comes out is float32.
+    """
+
+    joints: int
+    features: int = 8
+    hidden: int = 2048
+    dropout: float = 0.5
+    batch_norm: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, volume: Float[Array, "B S S S 1"], train: bool) -> Float[Array, "B J 3"]:
+        """Offsets from the cube's centre in halves of its edge; S must be divisible by 4."""
+        x: Array = volume
+        for i in (1, 2):
+            if self.batch_norm:
+                x = ConvBlock(self.features, 5, 1, self.dtype, name=f"conv{i}")(x, train)
+            else:
+                x = nn.relu(Conv(self.features, 5, 1, self.dtype, name=f"conv{i}")(x))
+            x = max_pool2(x)
+        x = x.reshape(len(x), -1)
+        for i in (1, 2):
+            x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name=f"fc{i}")(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.Dense(3 * self.joints, name="output")(x.astype(jnp.float32))
+        return x.reshape(len(x), self.joints, 3)
+
+
+class Hand3DNet(nn.Module):
+    """Refinement, pose or both.
+
+    Attributes:
+      refine: None leaves the distances as they are.
+      pose: None estimates no joints.
+    """
+
+    refine: nn.Module | None
+    pose: nn.Module | None
+
+    def __call__(self, volume: Float[Array, "B S S S 1"], train: bool) -> tuple[Array, Any]:
+        """Refined distances, and joints or None."""
+        refined = volume if self.refine is None else self.refine(volume)
+        return refined, None if self.pose is None else self.pose(refined, train)
+
+
+def make(config: ConfigDict, skeleton: Skeleton) -> Method:
+    """Hand3D for a skeleton.
+
+    Args:
+      config: the `method` part, `PAPER` with changes.
+      skeleton: its joints, in order, are estimated.
+
+    Raises:
+      InputError: a value out of range.
+    """
+    size, truncation = int(config.input), float(config.truncation_mm)
+    if size < POOLS or size % POOLS:
+        raise InputError(f"method.input={size}: expected a multiple of {POOLS}")
+    if not truncation > 0:
+        raise InputError(f"method.truncation_mm must be positive, got {truncation}")
+    if config.learn not in ("joints", "tsdf"):
+        raise InputError(f"method.learn={config.learn!r}: expected joints or tsdf")
+    if config.learn == "tsdf" and not config.refine:
+        raise InputError("method.learn=tsdf trains the refinement network, expected method.refine")
+    if len(config.refine_widths) != 3 or min(config.refine_widths) < 1:
+        raise InputError(
+            "method.refine_widths needs 3 numbers, all at least 1, got "
+            f"{tuple(config.refine_widths)}"
+        )
+    if min(config.features, config.hidden) < 1:
+        raise InputError("method.features and method.hidden must be at least 1")
+    if not 0 <= config.dropout < 1:
+        raise InputError(f"method.dropout={config.dropout}: expected at least 0 and below 1")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise InputError(f"method.dtype={config.dtype!r}: expected float32 or bfloat16")
+    for name in ("kernel_std", "output_std"):
+        if not config[name] >= 0:
+            raise InputError(f"method.{name} must be at least 0, got {config[name]}")
+    dtype = jnp.dtype(config.dtype)
+    pose = PoseNet(
+        len(skeleton),
+        int(config.features),
+        int(config.hidden),
+        float(config.dropout),
+        bool(config.batch_norm),
+        dtype,
+    )
+    net = Hand3DNet(
+        RefineNet(tuple(config.refine_widths), dtype) if config.refine else None,
+        pose if config.learn == "joints" else None,
+    )
+
+    def see(batch: Batch, depth: Float[Array, "B H W"]) -> Float[Array, "B S S S 1"]:
+        """Distances to what lies inside the cube."""
+        near, far = (batch["centre"][:, 2] + sign * batch["cube"] / 2 for sign in (-1, 1))
+        inside = (depth > near[:, None, None]) & (depth < far[:, None, None])
+        grid = make_grid(batch["centre"], batch["cube"], size)
+        volume = jax.vmap(tsdf, (0, 0, 0, 0, None, None))(
+            jnp.where(inside, depth, 0.0), batch["corner"], batch["camera"], grid, size, truncation
+        )
+        return volume[..., None]
+
+    def clean(batch: Batch) -> Float[Array, "B S S S 1"]:
+        if "clean" not in batch:
+            raise InputError(
+                "method.learn=tsdf: learns from clean depth, which only synthetic hands with "
+                "data.synthetic.clean=True have; leave data.root empty"
+            )
+        return see(batch, batch["clean"])
+
+    def init(key: Array) -> Variables:
+        volume = jax.ShapeDtypeStruct((1, size, size, size, 1), jnp.float32)
+        std = {"output": float(config.output_std)}
+        return init_variables(
+            net, key, volume, kernel_std=float(config.kernel_std), std=std, train=False
+        )
+
+    def place(offset: Float[Array, "B J 3"], batch: Batch) -> Float[Array, "B J 3"]:
+        return batch["centre"][:, None] + offset * (batch["cube"] / 2)[:, None, None]
+
+    def learn_joints(
+        variables: Variables, batch: Batch, key: Array
+    ) -> tuple[Array, tuple[Metrics, Variables]]:
+        (_, offset), state = net.apply(
+            variables,
+            see(batch, batch["depth"]),
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        found = place(offset, batch)
+        valid = batch["joint_valid"].astype(jnp.float32)
+        # Section 3.2's loss is the Euclidean distance; the root needs a slope at zero.
+        apart = jnp.sqrt(jnp.sum((found - batch["joints"]) ** 2, -1) + 1e-3)
+        value = jnp.sum(apart * valid) / jnp.maximum(valid.sum(), 1.0)
+        value = value / jnp.mean(batch["cube"] / 2)
+        error_mm = mean_error(jax.lax.stop_gradient(found), batch["joints"], valid)
+        return value, ({"loss": value, "error_mm": error_mm}, dict(state))
+
+    def learn_tsdf(
+        variables: Variables, batch: Batch, key: Array
+    ) -> tuple[Array, tuple[Metrics, Variables]]:
+        del key  # Neither augmentation nor dropout.
+        wanted = clean(batch)
+        (refined, _), state = net.apply(
+            variables, see(batch, batch["depth"]), train=True, mutable=["batch_stats"]
+        )
+        value = jnp.mean((refined - wanted) ** 2)
+        return value, ({"loss": value}, dict(state))
+
+    def predict(variables: Variables, batch: Batch) -> Float[Array, "B J 3"]:
+        if config.learn == "tsdf":
+            raise InputError("method.learn=tsdf estimates no joints, only distances")
+        out: Any = net.apply(variables, see(batch, batch["depth"]), train=False)
+        return place(out[1], batch)
+
+    def measure(variables: Variables, batch: Batch) -> Metrics:
+        """Mean absolute difference to the clean distances, mm, of each frame: of all voxels, and
+        of those nearer to the clean surface than the truncation."""
+        wanted, seen = clean(batch), see(batch, batch["depth"])
+        out: Any = net.apply(variables, seen, train=False)
+        near = jnp.abs(wanted) < 1.0
+        figures = {}
+        for name, volume in (("before", seen), ("refined", out[0])):
+            apart = truncation * jnp.abs(volume - wanted)
+            axes = tuple(range(1, 5))
+            figures[f"tsdf_{name}_mm"] = apart.mean(axes)
+            figures[f"tsdf_{name}_near_mm"] = jnp.where(near, apart, 0.0).sum(axes) / jnp.maximum(
+                near.sum(axes), 1
+            )
+        return figures
+
+    if config.learn == "tsdf":
+        return Method(init, learn_tsdf, predict, measure)
+    return Method(init, learn_joints, predict)

@@ -1,0 +1,56 @@
+"""Papers that train in stages: ordinary experiments, one after the other.
+
+A config of stages has `order`, their names, and `stages`, the experiments by name. Stage NAME runs
+in the folder NAME of the run's; a later one begins from an earlier one's parameters by
+`init_from="../NAME"` and holds some of them still by `frozen`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hpe_jax.errors import InputError
+from hpe_jax.training import loop
+from hpe_jax.training.checkpoints import to_json
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
+    """`loop.run` of an experiment, or of every stage that is not finished yet.
+
+    Returns:
+      The metrics of the last stage; None if told to stop.
+
+    Raises:
+      InputError, TrainingError: as `loop.run`.
+    """
+    if "stages" not in config:
+        return loop.run(config, workdir)
+    unknown = [name for name in config.order if name not in config.stages]
+    if unknown or not config.order:
+        raise InputError(f"order={tuple(config.order)}: expected some of {sorted(config.stages)}")
+    metrics: dict[str, Any] | None = None
+    for name in config.order:
+        stage, folder = config.stages[name], Path(workdir) / name
+        metrics = finished(stage, folder) or loop.run(stage, folder)
+        if metrics is None:
+            break
+    return metrics
+
+
+def finished(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """The metrics of a stage that was trained and tested with just this config."""
+    made = workdir / "config.json", workdir / "metrics.json"
+    if not all(path.is_file() for path in made) or _read(made[0]) != to_json(config):
+        return None
+    return _read(made[1])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON, expected what training wrote") from error
