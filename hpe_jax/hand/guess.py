@@ -52,9 +52,7 @@ class State(NamedTuple):
     def pose(self) -> HandPose:
         """As a `HandPose`; the wrist, which no label shows, is straight."""
         x = self.angles
-        return HandPose(
-            x[:16].reshape(4, 4), x[16:21], jnp.zeros(2), self.rotation, self.position
-        )
+        return HandPose(x[:16].reshape(4, 4), x[16:21], jnp.zeros(2), self.rotation, self.position)
 
 
 def in_palm(subject: Subject, angles: Float[Array, "21"]) -> Float[Array, "J 3"]:
@@ -63,9 +61,7 @@ def in_palm(subject: Subject, angles: Float[Array, "21"]) -> Float[Array, "J 3"]
     return marker_points(subject, transforms)
 
 
-def by_finger(
-    values: Float[Array, "*b J"], bone: Int[Array, " J"]
-) -> Float[Array, "*b 5"]:
+def by_finger(values: Float[Array, "*b J"], bone: Int[Array, " J"]) -> Float[Array, "*b 5"]:
     """Sums over the labels of each finger; those of the palm count for none."""
     member = jnp.asarray(FINGER_OF_BONE)[bone][:, None] == jnp.arange(5)
     return values @ member.astype(values.dtype)

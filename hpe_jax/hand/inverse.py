@@ -1,17 +1,17 @@
 """Inverse kinematics by damped least squares: joint angles within their limits from joints.
 
-Minimises the squared distances of a hand's labels to given joints over 27 degrees of freedom:
-21 angles, the root's rotation and its position (equation 1 of Deng et al. 2017 sums distances,
-not squares; where zero can be reached both have the same answer). Levenberg-Marquardt with
-Marquardt's scaling; angles at a limit that would leave it are held for a step, the others are
+Minimises equation 1 of Deng et al. (2017), the sum of the distances of a hand's labels to given
+joints, over 27 degrees of freedom: 21 angles, the root's rotation and its position. Distances,
+rounded off within `SOFT`, are squares weighted anew in every iteration of Levenberg-Marquardt
+(with Marquardt's scaling). Angles at a limit that a step would leave are held, the others
 clipped, so no iterate ever violates a limit. `kinematics` and `transforms` say what the angles
-mean, `frames_to_poses` in `solve.py` is the way in for frames with gaps.
+mean; `solve.py` is the way in for frames with gaps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,9 @@ from hpe_jax.hand.transforms import LIMITS
 # How strongly an angle is drawn to rest, mm per radian: enough to settle one that no label
 # depends on, too little (1e-4 mm) to be seen where one does.
 PRIOR = 0.1
-ITERATIONS = 24
+ITERATIONS = 16
+# Distances are counted as sqrt(d^2 + SOFT^2), mm, so that 0 has a slope.
+SOFT = 0.1
 TRACK_ITERATIONS = 6
 # Bone lengths as unknowns of a frame: their share of the subject's.
 LENGTH_LIMITS = (0.6, 1.5)
@@ -80,6 +82,21 @@ def residuals(
     return jnp.concatenate([apart.ravel(), PRIOR * (state.angles - rest)])
 
 
+def _distances(r: Float[Array, " R"], joints: int) -> Float[Array, " J"]:
+    return jnp.sqrt((r[: 3 * joints].reshape(joints, 3) ** 2).sum(-1) + SOFT**2)
+
+
+def weights(r: Float[Array, " R"], joints: int) -> Float[Array, " R"]:
+    """What residuals are multiplied with, so that their squares fall as the distances do."""
+    near = jnp.repeat(jax.lax.rsqrt(_distances(r, joints)), 3)
+    return jnp.concatenate([near, jnp.ones(r.shape[0] - 3 * joints)])
+
+
+def cost(r: Float[Array, " R"], joints: int) -> Float[Array, ""]:
+    """What is minimised, up to a constant factor: equation 1 and the weak pull to rest."""
+    return 2.0 * _distances(r, joints).sum() + (r[3 * joints :] ** 2).sum()
+
+
 def held(
     state: State, slope: Float[Array, " D"], low: Float[Array, " A"], high: Float[Array, " A"]
 ) -> Bool[Array, " D"]:
@@ -105,8 +122,11 @@ def descend(
 
     def body(_: int, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, damping = carry
-        now = difference(state)
+        plain = difference(state)
+        weight = weights(plain, joints.shape[0])
+        now = plain * weight
         jacobian = jax.jacfwd(lambda step: difference(moved(state, step)))(jnp.zeros(size))
+        jacobian = jacobian * weight[:, None]
         slope = jacobian.T @ now
         free = jnp.where(held(state, slope, low, high), 0.0, 1.0)
         normal = (jacobian.T @ jacobian) * free * free[:, None]
@@ -116,7 +136,7 @@ def descend(
         tried = moved(state, step)
         tried = tried._replace(angles=jnp.clip(tried.angles, low, high))
         then = difference(tried)
-        better = (then @ then) < (now @ now)
+        better = cost(then, joints.shape[0]) < cost(plain, joints.shape[0])
         damping = jnp.clip(damping * jnp.where(better, 0.2, 6.0), 1e-7, 1e4)
         kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), tried, state)
         return kept, damping
@@ -125,15 +145,12 @@ def descend(
     return jax.lax.fori_loop(0, iterations, body, (start, jnp.float32(1e-2)))[0]
 
 
-def _centred(joints: Float[Array, "*b J 3"], valid: Bool[Array, "*b J"]) -> tuple[Array, Array]:
+def centred(joints: Float[Array, "*b J 3"], valid: Bool[Array, "*b J"]) -> tuple[Array, Array]:
     """Joints about their mean, so that float32 counts in micrometres; NaN becomes 0."""
     joints = jnp.where(valid[..., None], joints, 0.0)
     count = jnp.maximum(valid.sum(-1, keepdims=True), 1)
     middle = joints.sum(-2) / count
     return jnp.where(valid[..., None], joints - middle[..., None, :], 0.0), middle
-
-
-Begin = Callable[[Subject, Array, Array], tuple[State, Array]]
 
 
 @partial(jax.jit, static_argnames=("iterations", "lengths"))
@@ -156,7 +173,7 @@ def least_squares(
     Returns:
       a state with a leading axis N, and the spread of each frame's root joints (`first_guess`).
     """
-    near, middle = _centred(joints, valid)
+    near, middle = centred(joints, valid)
 
     def one(joints: Array, valid: Array) -> tuple[State, Array]:
         start, spread = first_guess(subject, joints, valid)
@@ -191,18 +208,17 @@ def track(
     Returns:
       a state with a leading axis T; what it holds for frames that are not usable means nothing.
     """
-    near, middle = _centred(joints, valid)
+    near, middle = centred(joints, valid)
     fresh = jax.vmap(lambda j, v: first_guess(subject, j, v)[0])(near, valid)
 
-    def cost(state: State, joints: Array, valid: Array) -> Array:
-        r = residuals(subject, state, joints, valid)
-        return r @ r
+    def badness(state: State, joints: Array, valid: Array) -> Array:
+        return cost(residuals(subject, state, joints, valid), joints.shape[0])
 
-    def one(last: tuple[State, Array], frame: tuple[Array, ...]) -> tuple:
+    def one(last: Any, frame: Any) -> tuple[Any, Any]:
         previous, origin = last
         joints, middle, valid, usable, new = frame
         old = previous._replace(position=previous.position + origin - middle)
-        stay = cost(old, joints, valid) < cost(new, joints, valid)
+        stay = badness(old, joints, valid) < badness(new, joints, valid)
         start = jax.tree.map(lambda a, b: jnp.where(stay, a, b), old, new)
         found = descend(subject, joints, valid, start, iterations)
         kept = jax.tree.map(lambda a, b: jnp.where(usable, a, b), found, old)

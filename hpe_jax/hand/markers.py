@@ -97,7 +97,11 @@ def markers_of(shape: HandShape, skeleton: str) -> Markers:
         known = ", ".join(k for k in SKELETONS if k != "centre")
         raise ValueError(f"no label definition for skeleton {skeleton!r}; known: {known}")
     names = SKELETONS[skeleton].joints
-    palm: dict[str, np.ndarray] = NYU_PALM if skeleton.startswith("nyu") else {"palm": ICVL_PALM, "wrist": np.zeros(3, np.float32)}
+    palm: dict[str, np.ndarray] = (
+        NYU_PALM
+        if skeleton.startswith("nyu")
+        else {"palm": ICVL_PALM, "wrist": np.zeros(3, np.float32)}
+    )
     bone, offset, along = [], [], []
     for name in names:
         if name in palm:

@@ -40,9 +40,7 @@ ROUNDS = 30
 _BASE, _AXES, _LENGTH, _LABEL, _FIXED = 15.0, 0.3, 15.0, 10.0, 1e-4
 
 
-def mean_lengths(
-    joints: Float[np.ndarray, "N J 3"], skeleton: str
-) -> Float[np.ndarray, "5 3"]:
+def mean_lengths(joints: Float[np.ndarray, "N J 3"], skeleton: str) -> Float[np.ndarray, "5 3"]:
     """Mean lengths of the phalanges over a data set, as in `transforms.Bones` (mm).
 
     Returns:
@@ -102,10 +100,10 @@ def _reach(start: Subject, skeleton: str) -> Float[np.ndarray, " S"]:
     offsets = np.full((len(names), 3), _FIXED)
     on_palm = FINGER_OF_BONE[np.asarray(start.markers.bone)] < 0
     for j, name in enumerate(names):
-        # The tip ends its bone; the palm frame starts at the wrist or between the two of NYU.
-        if name == "thumb_cmc" or (not pivots and not name.endswith("tip") and not on_palm[j]):
-            offsets[j] = _LABEL
-        elif skeleton == "nyu36" and on_palm[j]:
+        # Tips end their bones, and the labels of the palm are the palm frame, but for NYU's 36,
+        # whose template is rougher.
+        loose = skeleton == "nyu36" if on_palm[j] else not pivots and not name.endswith("tip")
+        if loose or name == "thumb_cmc":
             offsets[j] = _LABEL
     return np.concatenate(
         [np.full(15, _BASE), np.full(15, _AXES), lengths.ravel(), offsets.ravel()]
@@ -173,9 +171,7 @@ def _fit(
     return _changed(subject, x), state
 
 
-def measure(
-    joints: Float[np.ndarray, "N J 3"], skeleton: str, *, frames: int = FRAMES
-) -> Subject:
+def measure(joints: Float[np.ndarray, "N J 3"], skeleton: str, *, frames: int = FRAMES) -> Subject:
     """The subject of a sequence or data set.
 
     Args:
