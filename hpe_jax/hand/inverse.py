@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from hpe_jax.hand.guess import REST, State, first_guess, in_palm
 from hpe_jax.hand.markers import Subject
+from hpe_jax.hand.slopes import label_slopes
 from hpe_jax.hand.transforms import LIMITS
 
 # How strongly an angle is drawn to rest, mm per radian: enough to settle one that no label
@@ -77,9 +78,24 @@ def residuals(
     subject: Subject, state: State, joints: Float[Array, "J 3"], valid: Bool[Array, " J"]
 ) -> Float[Array, " R"]:
     """Differences in mm, and the weak pull to rest."""
-    apart = jnp.where(valid[:, None], labels_of(subject, state) - joints, 0.0)
+    return _against(labels_of(subject, state), state, joints, valid)
+
+
+def _against(labels: Array, state: State, joints: Array, valid: Array) -> Float[Array, " R"]:
+    apart = jnp.where(valid[:, None], labels - joints, 0.0)
     rest = jnp.concatenate([jnp.asarray(REST), jnp.ones(state.angles.shape[0] - 21)])
     return jnp.concatenate([apart.ravel(), PRIOR * (state.angles - rest)])
+
+
+def linearised(
+    subject: Subject, state: State, joints: Float[Array, "J 3"], valid: Bool[Array, " J"]
+) -> tuple[Float[Array, " R"], Float[Array, "R D"]]:
+    """The residuals and their derivatives by a step (`moved`)."""
+    labels, slopes = label_slopes(subject, state)
+    slopes = jnp.where(valid[:, None, None], slopes, 0.0).reshape(-1, slopes.shape[-1])
+    unknowns = state.angles.shape[0]
+    jacobian = jnp.concatenate([slopes, PRIOR * jnp.eye(unknowns, unknowns + 6)])
+    return _against(labels, state, joints, valid), jacobian
 
 
 def _distances(r: Float[Array, " R"], joints: int) -> Float[Array, " J"]:
@@ -115,18 +131,12 @@ def descend(
 ) -> State:
     """Levenberg-Marquardt for one frame from `start`; see the module's docstring."""
     low, high = limits(start.angles.shape[0])
-    size = start.angles.shape[0] + 6
-
-    def difference(state: State) -> Array:
-        return residuals(subject, state, joints, valid)
 
     def body(_: int, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, damping = carry
-        plain = difference(state)
+        plain, jacobian = linearised(subject, state, joints, valid)
         weight = weights(plain, joints.shape[0])
-        now = plain * weight
-        jacobian = jax.jacfwd(lambda step: difference(moved(state, step)))(jnp.zeros(size))
-        jacobian = jacobian * weight[:, None]
+        now, jacobian = plain * weight, jacobian * weight[:, None]
         slope = jacobian.T @ now
         free = jnp.where(held(state, slope, low, high), 0.0, 1.0)
         normal = (jacobian.T @ jacobian) * free * free[:, None]
@@ -135,7 +145,7 @@ def descend(
         step = -free * jax.scipy.linalg.cho_solve(factor, slope * free)
         tried = moved(state, step)
         tried = tried._replace(angles=jnp.clip(tried.angles, low, high))
-        then = difference(tried)
+        then = residuals(subject, tried, joints, valid)
         better = cost(then, joints.shape[0]) < cost(plain, joints.shape[0])
         damping = jnp.clip(damping * jnp.where(better, 0.2, 6.0), 1e-7, 1e4)
         kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), tried, state)

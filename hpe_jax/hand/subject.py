@@ -24,6 +24,7 @@ from hpe_jax.hand.inverse import (
     labels_of,
     least_squares,
     limits,
+    linearised,
     moved,
     residuals,
     rotation_step,
@@ -132,8 +133,7 @@ def _fit(
         return (r * r).sum() + ((x / reach) ** 2).sum()
 
     def blocks(x: Array, state: State, joints: Array, valid: Array) -> tuple[Array, ...]:
-        r = difference(x, state, joints, valid)
-        own = jax.jacfwd(lambda d: difference(x, moved(state, d), joints, valid))(jnp.zeros(27))
+        r, own = linearised(_changed(subject, x), state, joints, valid)
         hand = jax.jacfwd(lambda d: difference(x + d, state, joints, valid))(origin)
         slope = own.T @ r
         free = jnp.where(held(state, slope, low, high), 0.0, 1.0)
@@ -183,17 +183,20 @@ def measure(joints: Float[np.ndarray, "N J 3"], skeleton: str, *, frames: int = 
       InputError: no frame has all of its joints and a palm that is not a line.
     """
     joints = np.asarray(joints, np.float32)
-    start = template(joints, skeleton)
+    nothing = InputError(
+        f"{len(joints)} frames of joints: expected at least one with all {joints.shape[1]} "
+        "joints whose root joints are not on a line, to measure the hand on"
+    )
     whole = np.flatnonzero(np.isfinite(joints).all((1, 2)))
+    if not len(whole):
+        raise nothing
+    start = template(joints, skeleton)
     some = joints[whole[np.linspace(0, len(whole) - 1, min(frames, len(whole))).astype(int)]]
     valid = np.ones(some.shape[:2], bool)
     state, spread = least_squares(start, some, valid)
     usable = np.asarray(spread) > 0.05
-    if not len(whole) or not usable.any():
-        raise InputError(
-            f"{len(joints)} frames of joints: expected at least one with all {joints.shape[1]} "
-            "joints whose root joints are not on a line, to measure the hand on"
-        )
+    if not usable.any():
+        raise nothing
     some, valid = some[usable], valid[usable]
     state = jax.tree.map(lambda a: a[usable], state)
     middle = jnp.asarray(some.mean(1))

@@ -89,6 +89,17 @@ def _turn(axis: int, angle: Float[Array, "*b"]) -> Float[Array, "*b 3 3"]:
     return jnp.stack(rows, -1).reshape(*c.shape, 3, 3)
 
 
+def thumb_twist(angles: Float[Array, "3"]) -> Float[Array, ""]:
+    """How far the thumb's metacarpal is turned about itself so that it bends as its radial and
+    palmar abduction and its pronation say (radians)."""
+    radial, palmar, pronation = angles[0], angles[1], angles[2]
+    return jnp.arctan2(
+        -jnp.cos(pronation) * jnp.cos(radial),
+        jnp.cos(pronation) * jnp.sin(palmar) * jnp.sin(radial)
+        + jnp.sin(pronation) * jnp.cos(palmar),
+    )
+
+
 def _first_rotations(
     bones: Bones, fingers: Float[Array, "4 4"], thumb: Float[Array, "5"]
 ) -> Float[Array, "5 3 3"]:
@@ -98,12 +109,7 @@ def _first_rotations(
     twist = jnp.arctan2(jnp.sin(bones.lean) * jnp.cos(sideways), jnp.cos(bones.lean))
     four = _turn(2, -sideways) @ _turn(1, twist) @ _turn(0, fingers[:, 0])
 
-    radial, palmar, pronation = thumb[0], thumb[1], thumb[2]
-    twist = jnp.arctan2(
-        -jnp.cos(pronation) * jnp.cos(radial),
-        jnp.cos(pronation) * jnp.sin(palmar) * jnp.sin(radial)
-        + jnp.sin(pronation) * jnp.cos(palmar),
-    )
+    radial, palmar, twist = thumb[0], thumb[1], thumb_twist(thumb[:3])
     fifth = _turn(2, -radial) @ _turn(0, palmar) @ _turn(1, twist)
     return bones.frame @ jnp.concatenate([four, fifth[None]])
 

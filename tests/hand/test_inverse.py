@@ -11,6 +11,7 @@ from hpe_jax.hand import inverse as ik
 from hpe_jax.hand.guess import State
 from hpe_jax.hand.markers import Subject, markers_of, observe
 from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.hand.slopes import label_slopes
 from hpe_jax.hand.solve import frames_to_poses
 from hpe_jax.hand.swarm import aligned
 from hpe_jax.hand.transforms import LIMITS, bones_of
@@ -167,6 +168,25 @@ def test_equation_1_is_minimised_as_a_slow_solver_does():
         )
         mine, theirs = (distances(np.zeros(27)) ** 2).sum(), 2 * slow.cost
         assert mine < theirs * 1.01
+
+
+@pytest.mark.parametrize("skeleton,lengths", [("msra", False), ("icvl", True), ("nyu36", True)])
+def test_the_geometric_jacobian_is_that_of_differentiation(skeleton, lengths):
+    subject, _, _ = people("msra")
+    shape = sample_shape(jax.random.key(4), held_out=False)
+    subject = Subject(subject.bones, markers_of(shape, skeleton))
+    rng = np.random.default_rng(3)
+    tilt = jax.vmap(ik.rotation_step)(rng.normal(0, 0.2, (5, 3)).astype(np.float32))
+    subject = subject._replace(bones=subject.bones._replace(frame=tilt))
+    x = rng.uniform(LOW, HIGH)
+    x = np.concatenate([x, rng.uniform(0.8, 1.2, 15)]) if lengths else x
+    turn = ik.rotation_step(jnp.asarray(rng.normal(size=3), jnp.float32))
+    state = State(jnp.asarray(x, jnp.float32), turn, jnp.array([4.0, -7.0, 20.0]))
+    points, slopes = label_slopes(subject, state)
+    np.testing.assert_allclose(points, ik.labels_of(subject, state), atol=1e-3)
+    step = jnp.zeros(len(x) + 6)
+    traced = jax.jit(jax.jacfwd(lambda d: ik.labels_of(subject, ik.moved(state, d))))(step)
+    np.testing.assert_allclose(slopes, traced, atol=2e-3)
 
 
 def test_rotation_steps_are_rotations():
