@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hpe_jax.datasets.msra import read_labels
 from hpe_jax.errors import InputError
 from hpe_jax.hand.markers import Subject, markers_of, observe
 from hpe_jax.hand.solve import frames_to_poses
@@ -63,3 +64,11 @@ def test_nothing_to_measure_is_said(recorded):
     line = np.zeros_like(joints) + np.arange(21)[:, None]
     with pytest.raises(InputError, match="not on a line"):
         measure(line, "msra", frames=FRAMES)
+
+
+def test_real_hands_with_constant_bones_are_explained(shared_data):
+    joints = read_labels(shared_data / "msra14" / "joint.txt")[::6][:FRAMES]
+    subject = measure(joints, "msra", frames=FRAMES)
+    solution = frames_to_poses(subject, joints, "msra")
+    assert solution.solved.all() and solution.error.mean() < 1.0
+    np.testing.assert_allclose(subject.bones.lengths[3], [30.8, 23.1, 20.9], atol=0.01)
