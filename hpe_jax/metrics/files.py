@@ -36,13 +36,16 @@ class JointFile:
     names: list[str] | None = None
 
 
-def read_joints(path: str | Path, joints: int | Sequence[int], form: Format = "uvd") -> JointFile:
+def read_joints(
+    path: str | Path, joints: int | Sequence[int], form: Format = "uvd", *, gaps: bool = False
+) -> JointFile:
     """Read a prediction or ground truth file.
 
     Args:
       path: the file.
       joints: the number of joints a line must hold, or the numbers it may hold.
       form: what the numbers are, for messages.
+      gaps: whether a joint may be missing: a number written as nan or inf is NaN then.
 
     Raises:
       InputError: the file is missing, empty or not text; a line has another number of columns
@@ -77,8 +80,10 @@ def read_joints(path: str | Path, joints: int | Sequence[int], form: Format = "u
         values = np.array([tokens[named:] for _, tokens in lines], np.float64)
     except ValueError:
         values = None
-    if values is None or not np.isfinite(values).all():
-        raise _first_bad_number(path, lines, named)
+    if values is not None and gaps:
+        values[~np.isfinite(values)] = np.nan
+    elif values is None or not np.isfinite(values).all():
+        raise _first_bad_number(path, lines, named, gaps)
     names = [tokens[0] for _, tokens in lines] if named else None
     return JointFile(str(path), values.reshape(len(lines), count, 3), names)
 
@@ -138,12 +143,13 @@ def _number(token: str) -> float | None:
         return None
 
 
-def _first_bad_number(path: str | Path, lines: list, named: bool) -> InputError:
+def _first_bad_number(path: str | Path, lines: list, named: bool, gaps: bool) -> InputError:
     for number, tokens in lines:
         for column, token in enumerate(tokens[named:], 1 + named):
             value = _number(token)
-            if value is None or not np.isfinite(value):
+            if value is None or not (gaps or np.isfinite(value)):
                 return InputError(
-                    f"{path}, line {number}: column {column} is {token!r}, expected a finite number"
+                    f"{path}, line {number}: column {column} is {token!r}, expected a "
+                    + ("number" if gaps else "finite number")
                 )
     raise AssertionError("no bad number in a file that could not be converted")

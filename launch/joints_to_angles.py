@@ -1,0 +1,183 @@
+"""Turn a file of joints into joint angles and hand motion.
+
+    python -m launch.joints_to_angles --dataset=nyu|icvl|msra --joints=FILE --out=DIR \\
+        [--format=uvd|xyz] [--camera=fx,fy,cx,cy] [--solver=lm|track|swarm] [--limit=N]
+
+FILE is a prediction or label file as `hpe_jax.evaluate` reads it (NYU's may hold 14 or 36 joints)
+or, for msra, a `joint.txt`. A joint written as `nan`, or at no depth, is missing. The subject's
+bones are measured on the file itself, one subject for each part of the published test split or
+one for the whole file. `lm` is damped least squares, each frame on its own; `track` begins each
+frame from the one before it; `swarm` is the particle swarm of Hand3D. Leaves in DIR:
+
+    angles.npz   fingers (N, 4, 4), thumb (N, 5), radians; rotation (N, 3, 3) and position (N, 3)
+                 of the palm, mm; error_mm (N, J); part (N,); NaN for frames that have no pose
+    PART.bvh     the motion of each part, mm; a frame without a pose repeats the one before it
+    problems.txt one line for each frame without a pose or out of reach, if there are any
+    summary.json figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from hpe_jax.camera_flag import parse_camera
+from hpe_jax.errors import InputError, one_line
+
+SHOWN = 5
+
+
+def read_frames(
+    dataset: str, path: str, form: str, camera: str | None
+) -> tuple[Float[np.ndarray, "N J 3"], str, dict[str, slice]]:
+    """Joints (camera, mm; NaN where missing), their skeleton, and the file's parts.
+
+    Raises:
+      InputError: what is wrong with the file, and where.
+    """
+    from hpe_jax.datasets.msra import read_labels
+    from hpe_jax.metrics.files import read_joints
+    from hpe_jax.metrics.protocols import PROTOCOLS, to_xyz
+
+    protocol = PROTOCOLS[dataset]
+    whole = {"hand": slice(None)}
+    if dataset == "msra" and _begins_with_a_count(path):
+        return read_labels(Path(path)), "msra", whole
+    values = read_joints(path, tuple(protocol.columns), form, gaps=True).values
+    used = parse_camera(camera.split(","), negative_fy=True) if camera else protocol.camera
+    joints = to_xyz(values, used, form)
+    joints = np.where((joints[..., 2:] > 0), joints, np.nan)
+    skeleton = "nyu36" if joints.shape[1] == 36 else dataset
+    return joints.astype(np.float32), skeleton, protocol.slices(len(joints)) or whole
+
+
+def _begins_with_a_count(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return len(file.readline().split()) == 1
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a readable text file of joints") from error
+
+
+def convert(
+    joints: Float[np.ndarray, "N J 3"],
+    skeleton: str,
+    parts: dict[str, slice],
+    solver: str,
+    out: Path,
+) -> dict:
+    """Solve all parts and leave the files; the summary.
+
+    Raises:
+      InputError: no frame of any part can be solved.
+    """
+    import jax
+
+    from hpe_jax.hand.motion import write_bvh
+    from hpe_jax.hand.solve import frames_to_poses
+    from hpe_jax.hand.subject import measure
+    from hpe_jax.metrics.files import write_atomic
+
+    kept: dict[str, list[np.ndarray]] = {}
+    summary: dict = {"skeleton": skeleton, "solver": solver, "frames": len(joints), "parts": {}}
+    lines: list[str] = []
+    for name, where in parts.items():
+        these = joints[where]
+        first = where.start or 0
+        subject = measure(these, skeleton)
+        begun = time.monotonic()
+
+        def progress(done: int, name: str = name, total: int = len(these)) -> None:
+            if sys.stdout.isatty() or done == total:
+                rate = done / max(time.monotonic() - begun, 1e-9)  # noqa: B023
+                end = "\n" if done == total else "\r"
+                print(f"{name}: {done:,} of {total:,} frames, {rate:.0f} a second", end=end)
+
+        solution = frames_to_poses(subject, these, skeleton, solver=solver, progress=progress)
+        seconds = time.monotonic() - begun
+        for i, why in sorted({**solution.problems, **solution.remarks}.items()):
+            lines.append(f"frame {first + i}: {why}")
+        pose = solution.pose
+        for key in ("fingers", "thumb", "rotation", "position"):
+            kept.setdefault(key, []).append(np.asarray(getattr(pose, key)))
+        kept.setdefault("error_mm", []).append(solution.error)
+        kept.setdefault("part", []).append(np.full(len(these), len(summary["parts"])))
+        if solution.solved.any():
+            held = np.maximum.accumulate(np.where(solution.solved, np.arange(len(these)), 0))
+            held[: np.argmax(solution.solved)] = np.argmax(solution.solved)
+            steady = jax.tree.map(lambda a, held=held: a[held], pose)
+            write_bvh(out / f"{name}.bvh", subject.bones, steady)
+        mean = np.nanmean(solution.error[solution.solved], 1)
+        summary["parts"][name] = {
+            "frames": len(these),
+            "solved": int(solution.solved.sum()),
+            "out_of_reach": len(solution.remarks),
+            "seconds": round(seconds, 3),
+            "bone_lengths_mm": np.asarray(subject.bones.lengths, float).round(2).tolist(),
+            **({"residual_mm": _spread(mean)} if len(mean) else {}),
+        }
+    if lines:
+        write_atomic(out / "problems.txt", "".join(line + "\n" for line in lines))
+        for line in lines[:SHOWN]:
+            print(line, file=sys.stderr)
+        if len(lines) > SHOWN:
+            print(f"... {len(lines) - SHOWN} more in {out / 'problems.txt'}", file=sys.stderr)
+    if not any(part["solved"] for part in summary["parts"].values()):
+        raise InputError(f"none of {len(joints)} frames could be solved; first: {lines[0]}")
+    content = io.BytesIO()
+    np.savez_compressed(content, **{k: np.concatenate(v) for k, v in kept.items()})
+    write_atomic(out / "angles.npz", content.getvalue())
+    write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _spread(mean: np.ndarray) -> dict[str, float]:
+    """Mean and percentiles of the frames' mean distances."""
+    named = {"median": 50, "90%": 90, "99%": 99, "worst": 100}
+    return {
+        "mean": round(float(mean.mean()), 4),
+        **{k: round(float(np.percentile(mean, p)), 4) for k, p in named.items()},
+    }
+
+
+def main() -> int:
+    """Exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", required=True, choices=["nyu", "icvl", "msra"])
+    parser.add_argument("--joints", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--format", default="uvd", choices=["uvd", "xyz"])
+    parser.add_argument("--camera")
+    parser.add_argument("--solver", default="lm", choices=["lm", "track", "swarm"])
+    parser.add_argument("--limit", type=int, help="only so many frames")
+    args = parser.parse_args()
+    try:
+        from hpe_jax.process import use_cache
+
+        use_cache()
+        joints, skeleton, parts = read_frames(args.dataset, args.joints, args.format, args.camera)
+        if args.limit is not None:
+            if args.limit < 1:
+                raise InputError(f"--limit={args.limit}: expected a positive number of frames")
+            joints, parts = joints[: args.limit], {"hand": slice(None)}
+        summary = convert(joints, skeleton, parts, args.solver, Path(args.out))
+    except (InputError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    for name, part in summary["parts"].items():
+        figures = ", ".join(f"{k} {v} mm" for k, v in part.get("residual_mm", {}).items())
+        print(f"{name}: {part['solved']:,} of {part['frames']:,} frames solved, residual {figures}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

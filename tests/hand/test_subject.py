@@ -1,0 +1,74 @@
+"""A subject's bones are measured on joints: lengths by their mean, the rest by least squares."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hpe_jax.datasets.msra import read_labels
+from hpe_jax.errors import InputError
+from hpe_jax.hand.markers import Subject, markers_of, observe
+from hpe_jax.hand.solve import frames_to_poses
+from hpe_jax.hand.subject import mean_lengths, measure
+from hpe_jax.hand.transforms import bones_of
+from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
+
+FRAMES = 64
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """A hand with a thumb that turns 15 mm deeper in the palm than it is labelled."""
+    shape = sample_shape(jax.random.key(7), held_out=False)
+    bones = bones_of(shape)
+    lengths = bones.lengths.at[4, 0].add(15.0)
+    base = bones.base.at[4].add(jnp.array([-5.0, -12.0, -4.0]))
+    markers = markers_of(shape, "msra")
+    markers = markers._replace(offset=markers.offset.at[17].set(jnp.array([1.0, 15.0, 0.5])))
+    subject = Subject(bones._replace(lengths=lengths, base=base), markers)
+    keys = jax.random.split(jax.random.key(8), FRAMES)
+    poses = jax.jit(jax.vmap(lambda k: sample_hand(k, shape, VIEWS["msra"])[0]))(keys)
+    return subject, np.array(jax.jit(jax.vmap(lambda p: observe(subject, p)))(poses))
+
+
+def test_mean_lengths_are_a_slow_mean(recorded):
+    subject, joints = recorded
+    lengths = mean_lengths(joints, "msra")
+    # Middle finger, second phalanx: joints 6 (pip) and 7 (dip) of MSRA15.
+    slow = np.mean([np.sqrt(((frame[7] - frame[6]) ** 2).sum()) for frame in joints])
+    assert lengths[2, 1] == pytest.approx(slow, rel=1e-5)
+    np.testing.assert_allclose(lengths[:4], subject.bones.lengths[:4], atol=0.01)
+    assert np.isnan(mean_lengths(np.zeros((2, 14, 3)), "nyu")).all()
+    joints = joints.copy()
+    joints[0, 7] = np.nan
+    assert mean_lengths(joints, "msra")[2, 1] == pytest.approx(slow, rel=1e-4)
+
+
+def test_a_measured_hand_explains_its_joints(recorded):
+    subject, joints = recorded
+    found = measure(joints, "msra", frames=FRAMES)
+    np.testing.assert_allclose(found.bones.lengths[:4], subject.bones.lengths[:4], atol=0.01)
+    np.testing.assert_allclose(found.bones.base, subject.bones.base, atol=1.0)
+    np.testing.assert_allclose(found.bones.lengths[4], subject.bones.lengths[4], atol=1.0)
+    turns = np.asarray(found.bones.frame)
+    np.testing.assert_allclose(
+        turns @ turns.swapaxes(1, 2), np.tile(np.eye(3), (5, 1, 1)), atol=1e-5
+    )
+    assert np.nanmean(frames_to_poses(found, joints, "msra").error) < 0.1
+
+
+def test_nothing_to_measure_is_said(recorded):
+    _, joints = recorded
+    with pytest.raises(InputError, match="64 frames of joints: expected at least one"):
+        measure(np.full_like(joints, np.nan), "msra", frames=FRAMES)
+    line = np.zeros_like(joints) + np.arange(21)[:, None]
+    with pytest.raises(InputError, match="not on a line"):
+        measure(line, "msra", frames=FRAMES)
+
+
+def test_real_hands_with_constant_bones_are_explained(shared_data):
+    joints = read_labels(shared_data / "msra14" / "joint.txt")[::6][:FRAMES]
+    subject = measure(joints, "msra", frames=FRAMES)
+    solution = frames_to_poses(subject, joints, "msra")
+    assert solution.solved.all() and solution.error.mean() < 1.0
+    np.testing.assert_allclose(subject.bones.lengths[3], [30.8, 23.1, 20.9], atol=0.01)

@@ -1,0 +1,93 @@
+"""`launch.joints_to_angles`: what it leaves, and one line for every kind of bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from hpe_jax.hand.bvh import read_bvh
+from hpe_jax.hand.markers import Subject, markers_of, observe
+from hpe_jax.hand.motion import hand_points
+from hpe_jax.hand.transforms import bones_of
+from hpe_jax.metrics.files import write_joints
+from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
+from launch import joints_to_angles
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAMES = 24
+
+
+@pytest.fixture(scope="module")
+def joints():
+    shape = sample_shape(jax.random.key(2), held_out=False)
+    subject = Subject(bones_of(shape), markers_of(shape, "msra"))
+    keys = jax.random.split(jax.random.key(3), FRAMES)
+    poses = jax.jit(jax.vmap(lambda k: sample_hand(k, shape, VIEWS["msra"])[0]))(keys)
+    return np.array(jax.jit(jax.vmap(lambda p: observe(subject, p)))(poses))
+
+
+def run(monkeypatch, path, out, *more):
+    argv = ["joints_to_angles", "--dataset=msra", f"--joints={path}", f"--out={out}", *more]
+    monkeypatch.setattr(sys, "argv", argv)
+    return joints_to_angles.main()
+
+
+def test_angles_and_motion_are_left(joints, tmp_path, monkeypatch, capsys):
+    write_joints(tmp_path / "xyz.txt", joints)
+    lines = (tmp_path / "xyz.txt").read_text().splitlines()
+    # A joint that is missing, a palm that is: the second frame keeps its place without a pose.
+    words = lines[1].split()
+    lines[1] = " ".join(["nan"] * 3 + words[3:])
+    words = lines[2].split()
+    lines[2] = " ".join(words[:9] + ["0", "0", "0"] + words[12:])
+    (tmp_path / "xyz.txt").write_text("\n".join(lines) + "\n")
+    assert run(monkeypatch, tmp_path / "xyz.txt", tmp_path / "out", "--format=xyz") == 0
+    said = capsys.readouterr()
+    assert "hand: 23 of 24 frames solved" in said.out
+    assert said.err.startswith("frame 1: no wrist, expected all joints of the root")
+    kept = np.load(tmp_path / "out" / "angles.npz")
+    assert kept["fingers"].shape == (FRAMES, 4, 4) and kept["thumb"].shape == (FRAMES, 5)
+    assert np.isnan(kept["fingers"][1]).all() and np.isfinite(kept["fingers"][2]).all()
+    assert np.isnan(kept["error_mm"][2, 3]) and np.nanmean(kept["error_mm"]) < 0.5
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    part = summary["parts"]["hand"]
+    assert (part["frames"], part["solved"], summary["solver"]) == (FRAMES, 23, "lm")
+    assert part["residual_mm"]["mean"] == pytest.approx(np.nanmean(kept["error_mm"]), abs=0.02)
+    points = hand_points(read_bvh(tmp_path / "out" / "hand.bvh"))
+    assert len(points) == FRAMES
+    np.testing.assert_allclose(points[1], points[0])  # held
+    # Index finger's pivots, which MSRA15 labels as joints 1 to 4.
+    shift = np.linalg.norm(points[5:, 13:17] - joints[5:, 1:5], axis=-1)
+    assert shift.mean() < 0.5
+    assert len((tmp_path / "out" / "problems.txt").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        ("1 2 3\n", "bad.txt, line 1: 3 numbers, expected 63 numbers (21 joints x uvd)"),
+        ("1\n" + "1 2 3 " * 21 + "\n", "bad.txt: frame 0: expected 21 times x, y, z with z < 0"),
+        ("a.png " + "x " * 63 + "\n", "bad.txt, line 1: column 2 is 'x', expected a number"),
+        ("nan " * 63 + "\n", "expected at least one with all 21 joints"),
+        ("", "bad.txt: empty"),
+    ],
+)
+def test_bad_files_are_named(content, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / "bad.txt").write_text(content)
+    assert run(monkeypatch, tmp_path / "bad.txt", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and message in said
+    assert not (tmp_path / "out" / "angles.npz").exists()
+
+
+def test_help_and_a_missing_file(tmp_path):
+    command = [sys.executable, "-m", "launch.joints_to_angles"]
+    done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "angles.npz" in done.stdout
+    wrong = [*command, "--dataset=msra", "--joints=none.txt", f"--out={tmp_path}"]
+    done = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: none.txt")
