@@ -44,41 +44,50 @@ def rasterise(
         with the number of windows that the largest one needs (under `vmap`, of the whole batch).
     """
     height, width = size
-    limit = jnp.array([width - 1, height - 1])
-    uvd = xyz_to_uvd(vertices, camera) - jnp.append(corner, 0.0)
-    points, z = uvd[faces][..., :2], uvd[faces][..., 2]  # (F, 3, 2), (F, 3)
+    # The last axis counts triangles, so that everything is done to many at once.
+    u, v, z = xyz_to_uvd(vertices, camera).T[:, faces.T]  # (3, F) each
+    first_u, last_u = _range(u - corner[0], width)
+    first_v, last_v = _range(v - corner[1], height)
+    # In pixels from the window's first.
+    u, v = u - corner[0] - first_u, v - corner[1] - first_v
     # Edge i lies opposite to corner i.
-    start, end = jnp.roll(points, -1, 1), jnp.roll(points, -2, 1)
-    along = end - start
-    area = along[:, 0, 0] * along[:, 1, 1] - along[:, 0, 1] * along[:, 1, 0]
+    along_u, along_v = (jnp.roll(x, -2, 0) - jnp.roll(x, -1, 0) for x in (u, v))
+    area = along_u[0] * along_v[1] - along_v[0] * along_u[1]
     # Edge-on triangles are left out: their neighbours cover what they would.
-    drawn = (z > 0.0).all(-1) & (jnp.abs(area) > 1e-6)
-    slack = -_SLACK * jnp.linalg.norm(along, axis=-1) / jnp.abs(area)[:, None]
-    first = jnp.clip(jnp.ceil(points.min(1) - _SLACK), 0, limit + 1)
-    last = jnp.clip(jnp.floor(points.max(1) + _SLACK), -1, limit)
-    pixels = jnp.where(drawn[:, None], last - first + 1, 0)
-    windows = jnp.ceil(jnp.max(pixels, 0) / window).astype(jnp.int32)
-    offset = jnp.arange(window, dtype=jnp.float32)
+    drawn = (z > 0.0).all(0) & (jnp.abs(area) > 1e-6)
+    area = jnp.where(drawn, area, 1.0)
+    slope_u, slope_v = -along_v / area, along_u / area
+    slack = -_SLACK * jnp.hypot(slope_u, slope_v)
+    start_u, start_v = jnp.roll(u, -1, 0), jnp.roll(v, -1, 0)
+    near, far = z.min(0), z.max(0)
+    nearness = 1.0 / jnp.where(drawn, z, 1.0)
+    columns, rows = (
+        jnp.where(drawn, b - a + 1, 0.0) for a, b in ((first_u, last_u), (first_v, last_v))
+    )
+    across, down = (jnp.ceil(n.max() / window).astype(jnp.int32) for n in (columns, rows))
+    steps = jnp.arange(window, dtype=jnp.float32)
 
     def draw(number: Array, image: Float[Array, " P"]) -> Float[Array, " P"]:
-        shift = window * jnp.stack([number % windows[0], number // windows[0]])
-        u = (first[:, 0] + shift[0])[:, None, None] + offset  # (F, 1, window)
-        v = (first[:, 1] + shift[1])[:, None, None] + offset[:, None]
-        seen = drawn[:, None, None] & (u <= last[:, 0, None, None]) & (v <= last[:, 1, None, None])
+        du = (steps + window * (number % across))[:, None]
+        dv = (steps + window * (number // across))[:, None, None]
+        seen = (du < columns) & (dv < rows)  # (window, window, F)
         inverse = jnp.zeros(())
         for i in range(3):
-            du = u - start[:, i, 0, None, None]
-            dv = v - start[:, i, 1, None, None]
-            a, b = along[:, i, 0, None, None], along[:, i, 1, None, None]
-            weight = (a * dv - b * du) / area[:, None, None]
-            seen &= weight >= slack[:, i, None, None]
-            inverse = inverse + weight / z[:, i, None, None]
-        near, far = (f(z, -1)[:, None, None] for f in (jnp.min, jnp.max))
+            weight = slope_u[i] * (du - start_u[i]) + slope_v[i] * (dv - start_v[i])
+            seen &= weight >= slack[i]
+            inverse = inverse + weight * nearness[i]
         # Steep triangles must not run away within the slack.
         depth = jnp.clip(1.0 / jnp.maximum(inverse, 1.0 / _FAR), near, far)
-        at = jnp.where(seen, v * width + u, height * width).astype(jnp.int32)
-        return image.at[at].min(depth, mode="drop")
+        at = jnp.where(seen, (first_v + dv) * width + first_u + du, height * width)
+        return image.at[at.astype(jnp.int32)].min(depth, mode="drop")
 
     image = jnp.full(height * width, _FAR)
-    image = jax.lax.fori_loop(0, windows[0] * windows[1], draw, image)
+    image = jax.lax.fori_loop(0, across * down, draw, image)
     return jnp.where(image < _FAR, image, 0.0).reshape(size)
+
+
+def _range(at: Float[Array, "3 F"], pixels: int) -> tuple[Float[Array, " F"], Float[Array, " F"]]:
+    """The first and last pixel of the image that triangles may cover along one axis."""
+    first = jnp.clip(jnp.ceil(at.min(0) - _SLACK), 0, pixels)
+    last = jnp.clip(jnp.floor(at.max(0) + _SLACK), -1, pixels - 1)
+    return first, last
