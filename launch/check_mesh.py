@@ -25,12 +25,13 @@ from PIL import Image
 
 from hpe_jax import camera as cameras
 from hpe_jax.datasets.depth_io import read_depth
-from hpe_jax.datasets.patches import find_hand, hand_patch
+from hpe_jax.datasets.patches import find_hand
 from hpe_jax.hand.kinematics import HandPose, HandShape, palm_points, place
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.metrics.overlay import grid, overlay
 from hpe_jax.synthetic import poses
-from hpe_jax.synthetic.mesh import BASE_HANDS, HandMesh, base_hand, posed_vertices
+from hpe_jax.synthetic.base_hands import BASE_HANDS, base_hand
+from hpe_jax.synthetic.mesh import HandMesh, posed_vertices
 from hpe_jax.synthetic.rasterise import rasterise
 from hpe_jax.synthetic.render import render_depth
 from hpe_jax.synthetic.surface import HAND_AND_FOREARM, SphereMesh, hand_surface
@@ -40,7 +41,7 @@ BATCH = 16
 PATCHES = (64, 128, 256)
 KINECT2 = np.array([363.9, 363.9, 255.4, 206.3], np.float32)
 SR305 = np.array([476.007, 476.007, 313.683, 242.755], np.float32)
-CELL, EXTENT_MM = 144, 250.0  # of the picture
+CELL, EXTENT_MM = 200, 270.0  # pixels of a picture, and what they show
 
 # Degrees: (mcp, abduction, pip, dip) of little … index, thumb, wrist.
 POSES = {
@@ -52,12 +53,12 @@ POSES = {
     ),
     "pointing": (
         [[72, -2, 92, 50], [74, 0, 95, 52], [72, 1, 95, 52], [4, 2, 6, 4]],
-        (5, 38, 50, 30, 36),
+        (0, 28, 70, 50, 70),
         (0, 0),
     ),
     "two": (
         [[72, -2, 92, 50], [70, 0, 92, 50], [4, -8, 5, 3], [2, 14, 5, 3]],
-        (5, 42, 55, 30, 40),
+        (0, 28, 75, 55, 75),
         (-55, 0),
     ),
 }
@@ -221,18 +222,23 @@ def seen(
         fingers, thumb, wrist, *(jnp.asarray(x, jnp.float32) for x in (rotation, position))
     )
     vertices = posed_vertices(hand, hand.shape, pose, jnp.float32(FOREARM_MM))
-    step = float(cameras.decimation_for(middle, camera, EXTENT_MM, CELL))
-    small = np.asarray(cameras.decimate(camera, step), np.float32)
-    corner = np.asarray(cameras.patch_corner(middle, small, CELL), np.float32)
-    depth = rasterise(vertices, hand.faces, jnp.asarray(corner), jnp.asarray(small), (CELL, CELL))
-    return np.asarray(depth), corner, small
+    corner, size = window(middle, camera)
+    depth = rasterise(vertices, hand.faces, jnp.asarray(corner), jnp.asarray(camera), (size, size))
+    return np.asarray(depth), corner, camera
+
+
+def window(middle: np.ndarray, camera: np.ndarray) -> tuple[np.ndarray, int]:
+    """Corner and edge, in native pixels, of what a picture shows."""
+    size = round(float(camera[0]) * EXTENT_MM / float(middle[2]))
+    return np.asarray(cameras.patch_corner(middle, camera, size), np.float32), size
 
 
 def shaded(depth: np.ndarray, corner: np.ndarray, camera: np.ndarray) -> np.ndarray:
     """As the library's overlays are drawn, all pictures of one size in mm."""
     near = depth[depth > 0]
     middle = float(np.percentile(near, 30)) if near.size else 600.0
-    return overlay(depth, corner, camera, None, SKELETONS["nyu"], scale=1.25, middle_mm=middle)
+    scale = (CELL + 0.2) / len(depth)
+    return overlay(depth, corner, camera, None, SKELETONS["nyu"], scale=scale, middle_mm=middle)
 
 
 def real_frames(data: Path, rows: int) -> list[list[np.ndarray]]:
@@ -249,10 +255,11 @@ def real_frames(data: Path, rows: int) -> list[list[np.ndarray]]:
             depth = np.ascontiguousarray(depth[:, ::-1])
         centre = find_hand(depth, camera, 250.0)
         if centre is None:
-            return np.zeros((round(CELL * 1.25),) * 2 + (3,), np.uint8)
-        cut = hand_patch(depth, centre, camera, patch=CELL, extent_mm=EXTENT_MM)
-        near = np.abs(cut["depth"] - centre[2]) < 150.0
-        return shaded(np.where(near, cut["depth"], 0.0), cut["corner"], cut["camera"])
+            return np.zeros((CELL, CELL, 3), np.uint8)
+        corner, size = window(centre, camera)
+        patch = cameras.cut_patch(depth, corner, 1, size)
+        near = np.abs(patch - centre[2]) < 150.0
+        return shaded(np.where(near, patch, 0.0), corner, camera)
 
     picked = [kinect[i] for i in np.linspace(0, len(kinect) - 1, 2 * rows).astype(int)]
     return [

@@ -7,7 +7,7 @@ import pytest
 
 from hpe_jax.camera import CAMERAS, decimate, patch_corner
 from hpe_jax.hand.kinematics import HandPoints, HandPose, palm_points, place
-from hpe_jax.synthetic import bones, mesh, poses
+from hpe_jax.synthetic import base_hands, bones, mesh, poses
 from hpe_jax.synthetic.distance import signed_distance
 from hpe_jax.synthetic.isosurface import edges
 from hpe_jax.synthetic.rasterise import rasterise
@@ -25,21 +25,21 @@ REST = HandPose(
 
 @pytest.fixture(scope="module")
 def hand():
-    return mesh.base_hand("average")
+    return base_hands.base_hand("average")
 
 
 @pytest.fixture(scope="module")
 def sampled():
     """Poses of the average hand in front of NYU's camera."""
     view = poses.VIEWS["nyu"]
-    shape = mesh.BASE_HANDS["average"]
+    shape = base_hands.BASE_HANDS["average"]
     draw = jax.jit(jax.vmap(lambda key: poses.sample_hand(key, shape, view)[0]))
     return draw(jax.random.split(jax.random.key(3), 12))
 
 
-@pytest.mark.parametrize("name", list(mesh.BASE_HANDS))
+@pytest.mark.parametrize("name", list(base_hands.BASE_HANDS))
 def test_base_hands_are_closed_on_the_surface_and_weighted(name):
-    hand = mesh.base_hand(name)
+    hand = base_hands.base_hand(name)
     vertices, faces = np.asarray(hand.core + hand.offset), np.asarray(hand.faces)
     pairs, shared = edges(faces)
     assert 3000 < len(vertices) < 7000
@@ -51,10 +51,13 @@ def test_base_hands_are_closed_on_the_surface_and_weighted(name):
     assert (a * np.cross(b, c)).sum() > 0
     points = HandPoints(palm_points(hand.shape, REST.fingers, REST.thumb), jnp.eye(3), jnp.zeros(3))
     surface = hand_surface(points, hand.shape, REST.wrist, mesh.REST_FOREARM_MM)
-    assert np.abs(signed_distance(hand.core + hand.offset, surface, HAND_AND_FOREARM)).max() < 0.05
+    # Vertices stand a little outside, so that the triangles between them do not lie inside.
+    off = np.asarray(signed_distance(hand.core + hand.offset, surface, HAND_AND_FOREARM))
+    middles = signed_distance(vertices[faces].mean(1), surface, HAND_AND_FOREARM)
+    assert np.abs(off).max() < 0.8 and abs(off.mean() + middles.mean()) < 0.1
     weights = np.asarray(hand.weights)
     np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-5)
-    assert (weights >= 0).all() and (weights > 0).sum(1).max() <= mesh.BONES_A_VERTEX
+    assert (weights >= 0).all() and (weights > 0).sum(1).max() <= base_hands.BONES_A_VERTEX
     assert (weights.max(0) > 0.99).all()  # Every bone has skin of its own.
 
 
@@ -100,8 +103,8 @@ def test_bones_are_rigid_and_begin_at_the_pivots(hand, sampled):
             np.testing.assert_allclose((frame @ [0, length, 0, 1])[:3], pivots[f, i + 1], atol=1e-3)
 
 
-def compare(hand, shape, poses_):
-    """IoU of silhouettes and median depth difference (mm) to the analytic hand, a pose each."""
+def images(hand, shape, poses_):
+    """Depth of the analytic hand and of the skinned one, a pose each."""
 
     @jax.jit
     @jax.vmap
@@ -111,27 +114,55 @@ def compare(hand, shape, poses_):
         camera = decimate(jnp.asarray(CAMERAS["nyu"].intrinsics), 3.0)
         corner = patch_corner(surface.centres[:32].mean(0), camera, PATCH)
         view = (corner, camera, (PATCH, PATCH))
+        vertices = mesh.posed_vertices(hand, shape, pose, FOREARM)
         a = render_depth(surface, HAND_AND_FOREARM, *view)
-        b = rasterise(mesh.posed_vertices(hand, shape, pose, FOREARM), hand.faces, *view)
-        both = (a > 0) & (b > 0)
-        off = jnp.where(both, jnp.abs(a - b), jnp.nan)
-        return both.sum() / ((a > 0) | (b > 0)).sum(), jnp.nanmedian(off)
+        return a, rasterise(vertices, hand.faces, *view)
 
     return [np.asarray(x) for x in one(poses_)]
 
 
+def compare(a, b):
+    """IoU of silhouettes and median depth difference (mm), an image each."""
+    both = (a > 0) & (b > 0)
+    overlap = both.sum((1, 2)) / ((a > 0) | (b > 0)).sum((1, 2))
+    off = np.where(both, np.abs(a - b), np.nan)
+    return overlap, np.nanmedian(off, (1, 2))
+
+
 def test_images_agree_with_the_analytic_hand(hand, sampled):
-    overlap, off = compare(hand, hand.shape, sampled)
-    assert overlap.mean() > 0.97 and overlap.min() > 0.92
+    a, b = images(hand, hand.shape, sampled)
+    overlap, off = compare(a, b)
+    assert overlap.mean() > 0.975 and overlap.min() > 0.95
     assert off.max() < 1.0
+    # No pinholes, neither to the background nor to the far side of the hand.
+    steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
+    around = np.stack([np.roll(b, s, (1, 2)) for s in steps])
+    alone = (around > 0).all(0) & ((b == 0) | (b > around.max(0) + 8.0)) & (a > 0)
+    assert not (alone & (np.abs(a - b) > 8.0)).any()
 
 
 def test_other_proportions_agree_too(hand, sampled):
     """Bone lengths, the palm's width and thickness of another hand on this one's mesh."""
     for name in ("broad", "long"):
-        overlap, off = compare(hand, mesh.BASE_HANDS[name], sampled)
+        overlap, off = compare(*images(hand, base_hands.BASE_HANDS[name], sampled))
         assert overlap.mean() > 0.96 and overlap.min() > 0.9, name
         assert off.max() < 2.0, name
+
+
+def test_stacked_hands_are_the_single_ones(sampled):
+    pose = jax.tree.map(lambda x: x[2], sampled)
+    hands = base_hands.stacked_base_hands()
+    view = (jnp.zeros(2), decimate(jnp.asarray(CAMERAS["nyu"].intrinsics), 6.0), (80, 107))
+    draw = jax.jit(
+        lambda hand: rasterise(
+            mesh.posed_vertices(hand, hand.shape, pose, FOREARM), hand.faces, *view
+        )
+    )
+    many = jax.jit(jax.vmap(draw))(hands)
+    assert ((many > 0).sum((1, 2)) > 100).all()
+    # The smallest mesh, most of which had to be filled up.
+    alone = draw(base_hands.base_hand("slight"))
+    np.testing.assert_allclose(many[list(base_hands.BASE_HANDS).index("slight")], alone, atol=1e-2)
 
 
 def test_thickness_and_length_change_one_thing_each(hand):
