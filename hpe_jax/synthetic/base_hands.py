@@ -41,8 +41,10 @@ _PIECE = 16384  # points that are asked for their distance at once
 
 
 def _base(scale: float, palm: tuple, fingers: tuple, thickness: float) -> HandShape:
+    # NumPy's, so that importing this touches no accelerator.
     values = (scale, palm, fingers, thickness, (1.0, 1.0))
-    return HandShape(*(jnp.asarray(v, jnp.float32) for v in values))
+    arrays: list[Any] = [np.asarray(v, np.float32) for v in values]
+    return HandShape(*arrays)
 
 
 # Five hands of different build, in the spirit of figure 6(a) of Hand3D. Sizes are relative to a
