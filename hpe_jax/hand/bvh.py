@@ -48,7 +48,11 @@ def euler_zxy(turns: Float[np.ndarray, "T K 3 3"]) -> Float[np.ndarray, "T K 3"]
     locked = flat < 1e-6
     x = np.arctan2(turns[..., 2, 1], flat)
     z = np.arctan2(-turns[..., 0, 1], turns[..., 1, 1])
-    y = np.arctan2(-turns[..., 2, 0], turns[..., 2, 2])
+    # y of what is left without z: near 90 degrees of x an error of z is made good by y.
+    c, s = np.cos(z), np.sin(z)
+    y = np.arctan2(
+        c * turns[..., 0, 2] + s * turns[..., 1, 2], c * turns[..., 0, 0] + s * turns[..., 1, 0]
+    )
     both = np.arctan2(turns[..., 1, 0], turns[..., 0, 0])
     first = np.stack([z, x, y], -1)
     out = np.empty_like(first)

@@ -74,6 +74,18 @@ def test_euler_angles_are_continuous_through_gimbal_lock():
     np.testing.assert_allclose(bvh.euler_zxy(turns[:, None])[:, 0, 0], spin, atol=1e-6)
 
 
+@pytest.mark.parametrize("short", [1e-2, 1e-3, 1e-5, 1e-7])
+def test_rounded_rotations_near_gimbal_lock_come_back(short):
+    rng = np.random.default_rng(0)
+    around = rng.uniform(-3, 3, (200, 2))
+    tilt = slow_turn("X", np.pi / 2 - short)
+    exact = np.stack([slow_turn("Z", z) @ tilt @ slow_turn("Y", y) for z, y in around])
+    turns = exact + rng.normal(0, 1e-7, exact.shape)  # as products in float32 leave them
+    angles = bvh.euler_zxy(turns[:, None])[:, 0]
+    back = [slow_turn("Z", z) @ slow_turn("X", x) @ slow_turn("Y", y) for z, x, y in angles]
+    np.testing.assert_allclose(back, turns, atol=2e-6)
+
+
 ARM = """HIERARCHY
 ROOT hip
 {
