@@ -34,7 +34,7 @@ from hpe_jax.methods.hand3d import PAPER, QUICK, STAGES
 
 VARIANTS = ("", *STAGES, "base", "augmented", "refined")
 VARIANTS += ("quick", *(f"quick_{name}" for name in VARIANTS if name))
-STEPS = {"refine": 800, "pose": 3000, "end_to_end": 400}  # of `quick`
+STEPS = {"refine": 800, "pose": 1800, "end_to_end": 400}  # of `quick`
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -50,6 +50,8 @@ def get_config(variant: str = "") -> ConfigDict:
     if name in ("base", "augmented"):
         config = stage("pose", quick, subjects)
         config.method.refine, config.init_from, config.frozen = False, "", ""
+        if quick:  # as many examples with joints as the stages see
+            config.steps += STEPS["end_to_end"]
         return config
     return in_stages({name: stage(name, quick, subjects) for name in STAGES})
 

@@ -43,6 +43,7 @@ PAPER = {
     "refine": True,  # whether the pose network sees refined distances
     "learn": "joints",  # joints | tsdf, the refinement network alone
     "refine_widths": (32, 64, 128),  # at full, half and quarter resolution (table 3a)
+    "residual": False,  # whether refinement estimates a change of the distances
     "features": 8,  # of the pose network (table 3b)
     "hidden": 2048,
     "dropout": 0.5,
@@ -55,6 +56,7 @@ PAPER = {
 QUICK = {
     "input": 32,
     "refine_widths": (8, 16, 32),
+    "residual": True,
     "features": 16,
     "hidden": 512,
     "dropout": 0.0,
@@ -141,14 +143,23 @@ class Hand3DNet(nn.Module):
     Attributes:
       refine: None leaves the distances as they are.
       pose: None estimates no joints.
+      residual: what `refine` says is a change of the distances.
     """
 
     refine: nn.Module | None
     pose: nn.Module | None
+    residual: bool = False
 
     def __call__(self, volume: Float[Array, "B S S S 1"], train: bool) -> tuple[Array, Any]:
         """Refined distances, and joints or None."""
-        refined = volume if self.refine is None else self.refine(volume)
+        refined = volume
+        if self.refine is not None:
+            refined = self.refine(volume)
+            if self.residual:
+                # Twice what the tanh says leads from any distance to any other. What is cut off
+                # keeps its slope, or distances beyond the truth could not come back.
+                wide = volume + 2.0 * refined
+                refined = wide + jax.lax.stop_gradient(jnp.clip(wide, -1.0, 1.0) - wide)
         return refined, None if self.pose is None else self.pose(refined, train)
 
 
@@ -197,6 +208,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     net = Hand3DNet(
         RefineNet(tuple(config.refine_widths), dtype) if config.refine else None,
         pose if config.learn == "joints" else None,
+        bool(config.residual),
     )
 
     def see(batch: Batch, depth: Float[Array, "B H W"]) -> Float[Array, "B S S S 1"]:
@@ -220,6 +232,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     def init(key: Array) -> Variables:
         volume = jax.ShapeDtypeStruct((1, size, size, size, 1), jnp.float32)
         std = {"output": float(config.output_std)}
+        if config.residual:
+            std["distances"] = 0.001  # to begin with, nothing is changed
         return init_variables(
             net, key, volume, kernel_std=float(config.kernel_std), std=std, train=False
         )

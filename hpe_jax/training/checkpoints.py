@@ -135,7 +135,9 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
     """
     directory = Path(workdir).absolute() / "checkpoints"
     if not directory.is_dir():
-        raise InputError(f"{workdir}: no checkpoints/ in it, expected the --workdir of a run")
+        stages = sorted(path.parent.name for path in Path(workdir).glob("*/checkpoints"))
+        expected = f"one of its stages {', '.join(stages)}" if stages else "the --workdir of a run"
+        raise InputError(f"{workdir}: no checkpoints/ in it, expected {expected}")
     with ocp.training.Checkpointer(directory) as orbax:
         if orbax.latest is None:
             raise InputError(f"{directory}: holds no whole checkpoint")

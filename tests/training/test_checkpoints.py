@@ -74,6 +74,13 @@ def test_directory_without_a_checkpoint_is_named(tmp_path):
         load_model(tmp_path)
 
 
+def test_a_run_of_stages_says_which_it_has(tmp_path):
+    for name in ("refine", "pose"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    with pytest.raises(InputError, match="expected one of its stages pose, refine"):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize("foreign", [None, {"step": 1}, {"config": 3, "step": 1, "source": ""}])
 def test_foreign_checkpoints_are_named(tmp_path, foreign):
     with ocp.training.Checkpointer(tmp_path / "checkpoints") as orbax:
