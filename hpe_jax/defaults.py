@@ -50,6 +50,10 @@ def experiment(dataset: str) -> ConfigDict:
                     "forearm": True,
                     "clean": False,  # whether batches also hold the depth before the sensor
                     "subjects": 0,  # hands of the training frames; 0 = another one every frame
+                    # Training poses: "" = procedural, or angles.npz files of
+                    # `launch.joints_to_angles --axes=template`, commas between them.
+                    "poses": "",
+                    "hand": "spheres",  # spheres, analytic | skinned, one of five base meshes
                 },
             },
             "optimizer": {

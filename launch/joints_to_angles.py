@@ -1,16 +1,21 @@
 """Turn a file of joints into joint angles and hand motion.
 
-    python -m launch.joints_to_angles --dataset=nyu|icvl|msra --joints=FILE --out=DIR \\
-        [--format=uvd|xyz] [--camera=fx,fy,cx,cy] [--solver=lm|track|swarm] [--limit=N]
+    python -m launch.joints_to_angles --dataset=nyu|icvl|msra|tracked --joints=FILE --out=DIR \\
+        [--format=uvd|xyz] [--camera=fx,fy,cx,cy] [--part=NAME] [--axes=own|template] \\
+        [--solver=lm|track|swarm] [--limit=N]
 
-FILE is a prediction or label file as `hpe_jax.evaluate` reads it (NYU's may hold 14 or 36 joints)
-or, for msra, a `joint.txt`. A joint written as `nan`, or at no depth, is missing. The subject's
-bones are measured on the file itself, one subject for each part of the published test split or
-one for the whole file. `lm` is damped least squares, each frame on its own; `track` begins each
-frame from the one before it; `swarm` is the particle swarm of Hand3D. Leaves in DIR:
+FILE is a prediction or label file as `hpe_jax.evaluate` reads it (NYU's may hold 14 or 36 joints);
+for msra also a `joint.txt`, for tracked a `.pose` file (`hpe_jax.datasets.tracked`). A joint
+written as `nan`, or at no depth, is missing. The subject's bones are measured on the file itself,
+one subject for each part of the published test split (--part=NAME: of that part alone, such as
+NYU's `subject_2`) or one for the whole file. `lm` is damped least squares, each frame on its own;
+`track` begins each frame from the one before it; `swarm` is the particle swarm of Hand3D. Angles
+count about the subject's own axes or, with --axes=template, about those of every synthetic hand:
+only then are they the same pose on another hand, as `data.synthetic.poses` needs it. Leaves in DIR:
 
     angles.npz   fingers (N, 4, 4), thumb (N, 5), radians; rotation (N, 3, 3) and position (N, 3)
-                 of the palm, mm; error_mm (N, J); part (N,); NaN for frames that have no pose
+                 of the palm, mm; error_mm (N, J); part (N,); axes ("own" or "template"); NaN for
+                 frames that have no pose
     PART.bvh     the motion of each part, mm; a frame without a pose repeats the one before it
     problems.txt one line for each frame without a pose or out of reach, if there are any
     summary.json figures
@@ -24,6 +29,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -43,11 +49,14 @@ def read_frames(
       InputError: what is wrong with the file, and where.
     """
     from hpe_jax.datasets.msra import read_labels
+    from hpe_jax.datasets.tracked import read_tracked
     from hpe_jax.metrics.files import read_joints
     from hpe_jax.metrics.protocols import PROTOCOLS, to_xyz
 
-    protocol = PROTOCOLS[dataset]
     whole = {"hand": slice(None)}
+    if dataset == "tracked":
+        return read_tracked(path), "freihand", whole
+    protocol = PROTOCOLS[dataset]
     if dataset == "msra" and _begins_with_a_count(path):
         return read_labels(Path(path)), "msra", whole
     values = read_joints(path, tuple(protocol.columns), form, gaps=True).values
@@ -72,6 +81,7 @@ def convert(
     parts: dict[str, slice],
     solver: str,
     out: Path,
+    axes: Literal["own", "template"] = "own",
 ) -> dict:
     """Solve all parts and leave the files; the summary.
 
@@ -86,12 +96,12 @@ def convert(
     from hpe_jax.metrics.files import write_atomic
 
     kept: dict[str, list[np.ndarray]] = {}
-    summary: dict = {"skeleton": skeleton, "solver": solver, "frames": len(joints), "parts": {}}
+    summary: dict = {"skeleton": skeleton, "solver": solver, "axes": axes, "parts": {}}
     lines: list[str] = []
     for name, where in parts.items():
         these = joints[where]
         first = where.start or 0
-        subject = measure(these, skeleton)
+        subject = measure(these, skeleton, axes=axes)
         begun = time.monotonic()
 
         def progress(done: int, name: str = name, total: int = len(these)) -> None:
@@ -132,7 +142,8 @@ def convert(
     if not any(part["solved"] for part in summary["parts"].values()):
         raise InputError(f"none of {len(joints)} frames could be solved; first: {lines[0]}")
     content = io.BytesIO()
-    np.savez_compressed(content, **{k: np.concatenate(v) for k, v in kept.items()})
+    arrays = {k: np.concatenate(v) for k, v in kept.items()}
+    np.savez_compressed(content, axes=np.array(axes), **arrays)
     write_atomic(out / "angles.npz", content.getvalue())
     write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
@@ -152,11 +163,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", required=True, choices=["nyu", "icvl", "msra"])
+    parser.add_argument("--dataset", required=True, choices=["nyu", "icvl", "msra", "tracked"])
     parser.add_argument("--joints", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--format", default="uvd", choices=["uvd", "xyz"])
     parser.add_argument("--camera")
+    parser.add_argument("--part", help="only this part of the published test split")
+    parser.add_argument("--axes", default="own", choices=["own", "template"])
     parser.add_argument("--solver", default="lm", choices=["lm", "track", "swarm"])
     parser.add_argument("--limit", type=int, help="only so many frames")
     args = parser.parse_args()
@@ -165,11 +178,19 @@ def main() -> int:
 
         use_cache()
         joints, skeleton, parts = read_frames(args.dataset, args.joints, args.format, args.camera)
+        if args.part is not None:
+            if args.part not in parts:
+                raise InputError(f"--part={args.part}: {args.joints} has {', '.join(parts)}")
+            parts = {args.part: parts[args.part]}
         if args.limit is not None:
             if args.limit < 1:
                 raise InputError(f"--limit={args.limit}: expected a positive number of frames")
-            joints, parts = joints[: args.limit], {"hand": slice(None)}
-        summary = convert(joints, skeleton, parts, args.solver, Path(args.out))
+            if args.part is None:
+                parts = {"hand": slice(None)}
+            # Slices of slices, so that messages still count the file's frames.
+            parts = {k: range(len(joints))[v][: args.limit] for k, v in parts.items()}
+            parts = {k: slice(v.start, v.stop) for k, v in parts.items()}
+        summary = convert(joints, skeleton, parts, args.solver, Path(args.out), args.axes)
     except (InputError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ an adult hand of the right size. Millimetres.
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ from hpe_jax.hand.markers import Subject, markers_of
 from hpe_jax.hand.skeletons import FINGERS, SKELETONS
 from hpe_jax.hand.transforms import bones_of
 
+Axes = Literal["own", "template"]
 FRAMES = 256
 ROUNDS = 30
 # How far a hand may be from the template before it costs as much as a millimetre at one label
@@ -92,8 +94,13 @@ def _changed(subject: Subject, x: Float[Array, " S"]) -> Subject:
     return Subject(bones, markers._replace(offset=markers.offset + x[45:].reshape(-1, 3)))
 
 
-def _reach(start: Subject, skeleton: str) -> Float[np.ndarray, " S"]:
+def _reach(start: Subject, skeleton: str, axes: Axes) -> Float[np.ndarray, " S"]:
     """How far each of the hand's numbers may go from the template (standard deviations)."""
+    base, turns = np.full((5, 3), _BASE), np.full((5, 3), _AXES)
+    if axes == "template":
+        # What the thumb's angles mean depends on where its first bone begins, too: labels leave
+        # that open, and trackers' hands put it anywhere between the wrist and the joint.
+        base[4], turns[:] = _FIXED, _FIXED
     names = SKELETONS[skeleton].joints
     pivots = skeleton not in ("nyu", "nyu36", "icvl")
     lengths = np.full((5, 3), _FIXED if pivots else _LENGTH)
@@ -102,13 +109,14 @@ def _reach(start: Subject, skeleton: str) -> Float[np.ndarray, " S"]:
     on_palm = FINGER_OF_BONE[np.asarray(start.markers.bone)] < 0
     for j, name in enumerate(names):
         # Tips end their bones, and the labels of the palm are the palm frame, but for NYU's 36,
-        # whose template is rougher.
-        loose = skeleton == "nyu36" if on_palm[j] else not pivots and not name.endswith("tip")
+        # whose template is rougher, and where a wrist that is elsewhere would turn the axes.
+        rough = skeleton == "nyu36" or axes == "template"
+        loose = rough if on_palm[j] else not pivots and not name.endswith("tip")
         if loose or name == "thumb_cmc":
             offsets[j] = _LABEL
-    return np.concatenate(
-        [np.full(15, _BASE), np.full(15, _AXES), lengths.ravel(), offsets.ravel()]
-    ).astype(np.float32)
+    return np.concatenate([base.ravel(), turns.ravel(), lengths.ravel(), offsets.ravel()]).astype(
+        np.float32
+    )
 
 
 @partial(jax.jit, static_argnames=("rounds",))
@@ -171,13 +179,22 @@ def _fit(
     return _changed(subject, x), state
 
 
-def measure(joints: Float[np.ndarray, "N J 3"], skeleton: str, *, frames: int = FRAMES) -> Subject:
+def measure(
+    joints: Float[np.ndarray, "N J 3"],
+    skeleton: str,
+    *,
+    frames: int = FRAMES,
+    axes: Axes = "own",
+) -> Subject:
     """The subject of a sequence or data set.
 
     Args:
       joints: camera, mm; NaN where a joint is missing. One person, a right hand.
       skeleton: key into `SKELETONS`.
       frames: how many of them, evenly spread, the least squares look at; mean lengths use all.
+      axes: "own", knuckles tilted as these labels say, which fits them best; or "template", axes
+        and the thumb's base of every hand made from a `HandShape`, so that angles found with the
+        subject are the same pose on any of those.
 
     Raises:
       InputError: no frame has all of its joints and a palm that is not a line.
@@ -202,4 +219,4 @@ def measure(joints: Float[np.ndarray, "N J 3"], skeleton: str, *, frames: int = 
     middle = jnp.asarray(some.mean(1))
     state = state._replace(position=state.position - middle)
     near = jnp.asarray(some) - middle[:, None]
-    return _fit(start, state, near, valid, jnp.asarray(_reach(start, skeleton)), ROUNDS)[0]
+    return _fit(start, state, near, valid, jnp.asarray(_reach(start, skeleton, axes)), ROUNDS)[0]

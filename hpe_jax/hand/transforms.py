@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from hpe_jax.hand.kinematics import (
@@ -34,7 +35,7 @@ from hpe_jax.hand.kinematics import (
 BONES = 16
 DOF = 27
 # The 21 angles of a pose in one row: fingers (4, 4), then the thumb.
-LIMITS = jnp.concatenate([jnp.tile(FINGER_LIMITS, (4, 1)), THUMB_LIMITS])
+LIMITS = np.concatenate([np.tile(FINGER_LIMITS, (4, 1)), THUMB_LIMITS])
 
 
 class Bones(NamedTuple):

@@ -21,7 +21,11 @@ from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch, Source
 from hpe_jax.hand.kinematics import labels, place
 from hpe_jax.kernels.localise import localise
+from hpe_jax.synthetic.bank import PoseBank, read_bank
+from hpe_jax.synthetic.base_hands import stacked_base_hands
+from hpe_jax.synthetic.mesh import HandMesh, posed_vertices
 from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
+from hpe_jax.synthetic.rasterise import rasterise
 from hpe_jax.synthetic.render import render_depth
 from hpe_jax.synthetic.scene import background, put_behind
 from hpe_jax.synthetic.sensor import sense
@@ -30,6 +34,8 @@ from hpe_jax.synthetic.surface import HAND, HAND_AND_FOREARM, hand_surface
 TEST_SEED = 20180618
 TEST_FRAMES = 2048
 FRAMES_PER_TEST_SUBJECT = 32
+# What a subject's key is folded with to choose its base hand; its proportions use 0 to 5.
+_BASE_HAND = 16
 
 
 def render_frame(
@@ -49,6 +55,8 @@ def render_frame(
     clean: bool = False,
     subjects: int = 0,
     centres: Array | None = None,
+    bank: PoseBank | None = None,
+    hands: HandMesh | None = None,
 ) -> Batch:
     """One frame of the batch contract (without the leading axis); pure and jittable.
 
@@ -67,6 +75,9 @@ def render_frame(
       clean: whether the frame also holds "clean", its depth before the sensor.
       subjects: how many hands the training frames show in turn; 0 = another one every frame.
       centres: (N, 3) mm, those of "file" by index.
+      bank: poses to take instead of the procedural ones.
+      hands: meshes stacked along a leading axis, one of which each subject has, reshaped to its
+        proportions, instead of the analytic surface. Without a forearm they end in a round wrist.
     """
     key = jax.random.fold_in(jax.random.key(TEST_SEED if test else seed), index)
     if test:
@@ -79,7 +90,7 @@ def render_frame(
             subject = jax.random.fold_in(jax.random.key(seed), index % subjects)
     k = jax.random.split(key, 6)
     shape = sample_shape(subject, held_out=test)
-    pose, local, _ = sample_hand(k[0], shape, VIEWS[dataset])
+    pose, local, _ = sample_hand(k[0], shape, VIEWS[dataset], bank)
     points = place(local, pose)
     joints = labels(points, shape, dataset)
     spec = cameras.CAMERAS[dataset]
@@ -98,9 +109,17 @@ def render_frame(
 
     u = jax.random.uniform(k[2], (2,))
     forearm_mm = jnp.where(u[0] < 0.15, 5.0 + 60.0 * u[1], 120.0 + 160.0 * u[1])
-    mesh = hand_surface(points, shape, pose.wrist, forearm_mm)
-    topology = HAND_AND_FOREARM if forearm else HAND
-    depth = render_depth(mesh, topology, corner, camera, size)
+    if hands is None:
+        mesh = hand_surface(points, shape, pose.wrist, forearm_mm)
+        topology = HAND_AND_FOREARM if forearm else HAND
+        depth = render_depth(mesh, topology, corner, camera, size)
+    else:
+        own = jax.random.fold_in(subject, _BASE_HAND)
+        number = jax.random.randint(own, (), 0, hands.faces.shape[0])
+        hand = jax.tree.map(lambda x: x[number], hands)
+        shown = forearm_mm if forearm else jnp.zeros(())
+        vertices = posed_vertices(hand, shape, pose, shown)
+        depth = rasterise(vertices, hand.faces, corner, camera, size)
     if whole:
         depth = put_behind(depth, background(k[5], middle, corner, camera, size))
     faultless = depth
@@ -140,13 +159,21 @@ def make_source(config: Any, split: str, seed: int) -> Source:
       split: "train" (endless) or "test" (2,048 frames, whatever the seed).
       seed: of the training frames.
     Raises:
-      InputError: an unknown data set, or a centre that rendered frames do not have.
+      InputError: an unknown data set or kind of hand, a centre that rendered frames do not have,
+        or files of poses that are none.
     """
     if config.dataset not in VIEWS:
         raise InputError(f"data.dataset={config.dataset!r}: expected one of {sorted(VIEWS)}")
     if config.centre not in ("com", "gt", "file"):
         raise InputError(f"data.centre={config.centre!r}: synthetic hands offer com, gt and file")
+    kind = config.synthetic.get("hand", "spheres")
+    if kind not in ("spheres", "skinned"):
+        raise InputError(f"data.synthetic.hand={kind!r}: expected spheres or skinned")
     centres = _file_centres(config, split) if config.centre == "file" else None
+    poses = config.synthetic.get("poses", "")
+    bank = read_bank(poses) if poses else None
+    if split == "test":
+        bank = None  # The test poses stay procedural, whatever training's, to compare by.
     frame = partial(
         render_frame,
         seed=seed,
@@ -163,6 +190,8 @@ def make_source(config: Any, split: str, seed: int) -> Source:
         clean=bool(config.synthetic.get("clean", False)),
         subjects=int(config.synthetic.get("subjects", 0)),
         centres=centres,
+        bank=bank,
+        hands=stacked_base_hands() if kind == "skinned" else None,
     )
 
     def load(indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from hpe_jax.hand.kinematics import (
     HandShape,
     palm_points,
 )
+from hpe_jax.synthetic.bank import PoseBank, draw_poses
 from hpe_jax.synthetic.surface import RADII, forearm_direction
 
 CANDIDATES = 6
@@ -189,15 +190,23 @@ def sample_wrist(key: PRNGKeyArray) -> Float[Array, "2"]:
 
 
 def sample_hand(
-    key: PRNGKeyArray, shape: HandShape, view: View
+    key: PRNGKeyArray, shape: HandShape, view: View, bank: PoseBank | None = None
 ) -> tuple[HandPose, Float[Array, "5 4 3"], Float[Array, ""]]:
     """A pose of a subject in front of a camera.
 
+    Args:
+      key: of one frame.
+      shape: the subject.
+      view: where the hand is.
+      bank: poses to take instead of those of `sample_fingers`; the viewpoint does not depend on it.
     Returns:
       the pose, the pivots in the palm frame, and the remaining overlap in mm.
     """
     k = jax.random.split(key, 4)
-    fingers, thumbs = jax.vmap(sample_fingers)(jax.random.split(k[0], CANDIDATES))
+    if bank is None:
+        fingers, thumbs = jax.vmap(sample_fingers)(jax.random.split(k[0], CANDIDATES))
+    else:
+        fingers, thumbs = draw_poses(bank, k[0], CANDIDATES)
     points = jax.vmap(lambda f, t: palm_points(shape, f, t))(fingers, thumbs)
     depth = jax.vmap(lambda p: overlap(shape, p))(points)
     # The first candidate that is free of overlap, so that the mixture of habits survives.
