@@ -189,7 +189,7 @@ def draw(batches: list[Batch], volumes: Volumes, truncation: float, path: Path) 
             for ax, volume in zip(line[4:6], (noisy, refined), strict=True):
                 off = pictures.cut(volume, plane, index) - true
                 pictures.show(ax, off, DIFFERENCE_MM, zero=true, difference=True)
-            line[1].set_ylabel(("from the camera", "from above")[k], fontsize=8)
+            line[1].set_ylabel(("from the camera", "from above")[k], fontsize=7, labelpad=1)
     titles = ["depth", "noisy", "refined", "clean", "noisy - clean", "refined - clean"]
     text = "Refinement where it has most to mend; black: zero; dashed: the other slice"
     pictures.heading(figure, axes, titles, text)
