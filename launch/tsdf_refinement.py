@@ -21,7 +21,7 @@ from hpe_jax.frames import Batch
 from hpe_jax.kernels.tsdf import tsdf
 from hpe_jax.kernels.voxels import make_grid
 from hpe_jax.methods.base import Variables
-from hpe_jax.methods.hand3d import RefineNet
+from hpe_jax.methods.hand3d import Hand3DNet, RefineNet
 from hpe_jax.training.checkpoints import load_model
 from launch import tsdf_pictures as pictures
 from launch.tsdf_distances import UNTRUNCATED
@@ -110,14 +110,17 @@ def load(workdir: str) -> tuple[ConfigDict, Variables, str]:
     with config.unlocked():
         # Whatever it was trained on: clean depth exists for synthetic hands only.
         config.data.root, config.data.synthetic.clean = "", True
-    return config, {"params": variables["params"]["refine"]}, path.name
+    return config, {"params": {"refine": variables["params"]["refine"]}}, path.name
 
 
 def compare(config: ConfigDict, variables: Variables, count: int) -> tuple[list[Batch], Volumes]:
     """The frames' batches (on the host) and volumes (count, D, H, W)."""
     source = make_source(config.data, "test", config.seed)
     size, truncation = int(config.method.input), float(config.method.truncation_mm)
-    net = RefineNet(tuple(config.method.refine_widths), jnp.dtype(config.method.dtype))
+    refine = RefineNet(tuple(config.method.refine_widths), jnp.dtype(config.method.dtype))
+    # Only where the run has it: models of before this option are read, too.
+    option = {"residual": True} if config.method.get("residual", False) else {}
+    net = Hand3DNet(refine, None, **option)
     assert source.size is not None
     indices = np.unique(np.linspace(0, source.size - 1, count).astype(int))
 
@@ -128,8 +131,8 @@ def compare(config: ConfigDict, variables: Variables, count: int) -> tuple[list[
         noisy, clean = (
             truncation * see(batch, batch[k], size, truncation) for k in ("depth", "clean")
         )
-        refined = net.apply(variables, noisy[..., None] / truncation)[..., 0] * truncation
-        return batch, Volumes(noisy, refined, clean, causes(*far))
+        refined, _ = net.apply(variables, noisy[..., None] / truncation, train=False)
+        return batch, Volumes(noisy, truncation * refined[..., 0], clean, causes(*far))
 
     batches, parts = [], []
     for start in range(0, len(indices), BATCH):

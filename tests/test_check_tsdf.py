@@ -142,7 +142,7 @@ def test_figures_are_those_of_the_method(run, tmp_path):
     batches, volumes = tsdf_refinement.compare(config, variables, 3)
     assert [len(b["depth"]) for b in batches] == [3] and len(volumes.noisy) == 3
     method = METHODS["hand3d"](config.method, NYU)
-    figures = jax.jit(method.measure)({"params": {"refine": variables["params"]}}, batches[0])
+    figures = jax.jit(method.measure)(variables, batches[0])
     near = np.abs(volumes.clean) < 50.0
     for mine, theirs in (("noisy", "before"), ("refined", "refined")):
         off = np.abs(getattr(volumes, mine) - volumes.clean)
