@@ -18,10 +18,8 @@ from ml_collections import ConfigDict
 from hpe_jax.datasets import make_source
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch
-from hpe_jax.kernels.tsdf import tsdf
-from hpe_jax.kernels.voxels import make_grid
 from hpe_jax.methods.base import Variables
-from hpe_jax.methods.hand3d import Hand3DNet, RefineNet
+from hpe_jax.methods.hand3d import Hand3DNet, RefineNet, distances
 from hpe_jax.training.checkpoints import load_model
 from launch import tsdf_pictures as pictures
 from launch.tsdf_distances import UNTRUNCATED
@@ -118,21 +116,19 @@ def compare(config: ConfigDict, variables: Variables, count: int) -> tuple[list[
     source = make_source(config.data, "test", config.seed)
     size, truncation = int(config.method.input), float(config.method.truncation_mm)
     refine = RefineNet(tuple(config.method.refine_widths), jnp.dtype(config.method.dtype))
-    # Only where the run has it: models of before this option are read, too.
-    option = {"residual": True} if config.method.get("residual", False) else {}
-    net = Hand3DNet(refine, None, **option)
+    net = Hand3DNet(refine, None, bool(config.method.residual))
     assert source.size is not None
     indices = np.unique(np.linspace(0, source.size - 1, count).astype(int))
 
     @jax.jit
     def step(data: dict[str, Array]) -> tuple[Batch, Volumes]:
         batch = source.expand(data)
-        far = [see(batch, batch[name], size, UNTRUNCATED) for name in ("depth", "clean")]
-        noisy, clean = (
-            truncation * see(batch, batch[k], size, truncation) for k in ("depth", "clean")
-        )
-        refined, _ = net.apply(variables, noisy[..., None] / truncation, train=False)
-        return batch, Volumes(noisy, truncation * refined[..., 0], clean, causes(*far))
+        pair = [batch[name] for name in ("depth", "clean")]
+        far = [distances(batch, depth, size, UNTRUNCATED)[..., 0] for depth in pair]
+        noisy, clean = (distances(batch, depth, size, truncation) for depth in pair)
+        refined, _ = net.apply(variables, noisy, train=False)
+        volumes = [truncation * v[..., 0] for v in (noisy, refined, clean)]
+        return batch, Volumes(*volumes, causes(*far))
 
     batches, parts = [], []
     for start in range(0, len(indices), BATCH):
@@ -143,17 +139,6 @@ def compare(config: ConfigDict, variables: Variables, count: int) -> tuple[list[
         batches.append({k: v[keep] for k, v in batch.items()})
         parts.append(Volumes(*(v[keep] for v in part)))
     return batches, Volumes(*(np.concatenate(v) for v in zip(*parts, strict=True)))
-
-
-def see(
-    batch: Batch, depth: Float[Array, "B H W"], size: int, truncation_mm: float
-) -> Float[Array, "B S S S"]:
-    """Distances as `methods.hand3d` sees them: what lies outside the cube is background."""
-    apart = jnp.abs(depth - batch["centre"][:, 2, None, None])
-    depth = jnp.where(apart < batch["cube"][:, None, None] / 2, depth, 0.0)
-    grid = make_grid(batch["centre"], batch["cube"], size)
-    volume = jax.vmap(tsdf, (0, 0, 0, 0, None, None))
-    return volume(depth, batch["corner"], batch["camera"], grid, size, truncation_mm)
 
 
 def causes(noisy: Float[Array, "..."], clean: Float[Array, "..."]) -> Int[Array, "..."]:

@@ -77,13 +77,16 @@ def test_joints_are_learned(refine):
     assert apart < 0.3 * errors[0][1]
 
 
-def test_holes_are_filled():
-    settings = config(learn="tsdf", refine_widths=(8, 8, 8))
+@pytest.mark.parametrize("residual", [False, True])
+def test_holes_are_filled(residual):
+    settings = config(learn="tsdf", refine_widths=(8, 8, 8), residual=residual)
     method, batch = METHODS["hand3d"](settings, SKELETON), make_batch()
     variables, _ = fit(method, method.init(jax.random.key(0)), batch, rate=1e-3, steps=150)
     figures = jax.jit(method.measure)(variables, batch)
     assert {name: f.shape for name, f in figures.items()} == {
-        f"tsdf_{when}{where}_mm": (2,) for when in ("before", "refined") for where in ("", "_near")
+        f"tsdf_{when}{where}_mm": (2,)
+        for when in ("before", "refined")
+        for where in ("", "_rms", "_near")
     }
     assert (figures["tsdf_refined_mm"] < 0.5 * figures["tsdf_before_mm"]).all()
     with pytest.raises(InputError, match="estimates no joints"):
@@ -95,7 +98,12 @@ def test_before_is_nothing_where_nothing_is_wrong():
     variables, batch = method.init(jax.random.key(0)), batch | {"depth": batch["clean"]}
     figures = method.measure(variables, batch)
     assert figures["tsdf_before_mm"].max() == figures["tsdf_before_near_mm"].max() == 0
+    assert figures["tsdf_before_rms_mm"].max() == 0
     assert figures["tsdf_refined_mm"].min() > 1
+    # A residual network begins with its input.
+    method = METHODS["hand3d"](config(learn="tsdf", residual=True), SKELETON)
+    figures = method.measure(method.init(jax.random.key(0)), batch)
+    assert figures["tsdf_refined_mm"].max() < 0.1
 
 
 def test_refined_distances_stay_in_range():
