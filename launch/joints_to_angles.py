@@ -96,10 +96,11 @@ def convert(
     from hpe_jax.metrics.files import write_atomic
 
     kept: dict[str, list[np.ndarray]] = {}
-    summary: dict = {"skeleton": skeleton, "solver": solver, "axes": axes, "parts": {}}
+    summary: dict = {"skeleton": skeleton, "solver": solver, "axes": axes, "frames": 0, "parts": {}}
     lines: list[str] = []
     for name, where in parts.items():
         these = joints[where]
+        summary["frames"] += len(these)
         first = where.start or 0
         subject = measure(these, skeleton, axes=axes)
         begun = time.monotonic()

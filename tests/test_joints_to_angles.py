@@ -14,6 +14,7 @@ from hpe_jax.hand.markers import Subject, markers_of, observe
 from hpe_jax.hand.motion import hand_points
 from hpe_jax.hand.transforms import bones_of
 from hpe_jax.metrics.files import write_joints
+from hpe_jax.synthetic.bank import read_bank
 from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
 from launch import joints_to_angles
 
@@ -64,6 +65,35 @@ def test_angles_and_motion_are_left(joints, tmp_path, monkeypatch, capsys):
     shift = np.linalg.norm(points[5:, 13:17] - joints[5:, 1:5], axis=-1)
     assert shift.mean() < 0.5
     assert len((tmp_path / "out" / "problems.txt").read_text().splitlines()) == 1
+
+
+def test_one_part_alone(joints, tmp_path, monkeypatch, capsys):
+    """The published test split in two, of which one is solved; messages count the file's lines."""
+    whole = np.concatenate([joints, joints])
+    whole[FRAMES + 1, 0] = np.nan
+    parts = {"first": slice(0, FRAMES), "second": slice(FRAMES, 2 * FRAMES)}
+    monkeypatch.setattr(joints_to_angles, "read_frames", lambda *_: (whole, "msra", parts))
+    assert run(monkeypatch, "x", tmp_path, "--part=second", "--axes=template", "--limit=8") == 0
+    said = capsys.readouterr()
+    assert "second: 7 of 8 frames solved" in said.out and f"frame {FRAMES + 1}: no" in said.err
+    assert not (tmp_path / "first.bvh").exists() and (tmp_path / "second.bvh").exists()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["frames"] == 8 and list(summary["parts"]) == ["second"]
+    bank = read_bank(str(tmp_path / "angles.npz"))
+    assert bank.fingers.shape == (7, 4, 4)
+    assert run(monkeypatch, "x", tmp_path, "--part=third") == 2
+    assert "--part=third: x has first, second" in capsys.readouterr().err
+
+
+def test_real_tracked_poses(shared_data, tmp_path, monkeypatch):
+    path = shared_data / "poses" / "animbank.pose"
+    argv = ["joints_to_angles", "--dataset=tracked", f"--joints={path}", f"--out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", [*argv, "--axes=template", "--limit=200"])
+    assert joints_to_angles.main() == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["skeleton"] == "freihand" and summary["axes"] == "template"
+    part = summary["parts"]["hand"]
+    assert part["solved"] == 200 and part["residual_mm"]["worst"] < 3.0
 
 
 @pytest.mark.parametrize(

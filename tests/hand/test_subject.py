@@ -57,6 +57,28 @@ def test_a_measured_hand_explains_its_joints(recorded):
     assert np.nanmean(frames_to_poses(found, joints, "msra").error) < 0.1
 
 
+def test_axes_of_the_template_make_angles_those_of_any_hand():
+    """Of a hand whose knuckles are not tilted, but whose wrist is labelled elsewhere."""
+    shape = sample_shape(jax.random.key(7), held_out=False)
+    markers = markers_of(shape, "freihand")
+    moved = markers._replace(offset=markers.offset.at[0].set(jnp.array([9.0, 4.0, 0.0])))
+    subject = Subject(bones_of(shape), moved)
+    keys = jax.random.split(jax.random.key(8), FRAMES)
+    poses = jax.jit(jax.vmap(lambda k: sample_hand(k, shape, VIEWS["nyu"])[0]))(keys)
+    joints = np.array(jax.jit(jax.vmap(lambda p: observe(subject, p)))(poses))
+
+    def off(axes):
+        found = measure(joints, "freihand", frames=FRAMES, axes=axes)
+        solution = frames_to_poses(found, joints, "freihand")
+        assert np.nanmean(solution.error) < 1.0
+        angles = np.degrees(np.asarray(solution.pose.fingers) - np.asarray(poses.fingers))
+        return np.asarray(found.bones.frame), np.median(np.abs(angles[..., 1]))
+
+    frame, apart = off("template")
+    np.testing.assert_allclose(frame, np.tile(np.eye(3), (5, 1, 1)), atol=1e-3)
+    assert apart < 3.5 and apart < off("own")[1]
+
+
 def test_nothing_to_measure_is_said(recorded):
     _, joints = recorded
     with pytest.raises(InputError, match="64 frames of joints: expected at least one"):
