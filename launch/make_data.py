@@ -22,7 +22,7 @@ Stopped at any moment (kill -9 included) and started again, the command makes wh
 loses the shards that were in progress. The same config, seed, frames and shards give the same
 bytes of every file but log.txt, however often it was stopped. A DIR of anything else is refused.
 
-`--beam` gives shards to Apache Beam (`pip install 'hpe_jax[beam]'`), by default to its direct
+`--beam` gives shards to Apache Beam (`pip install -e '.[beam]'`), by default to its direct
 runner on this machine; what follows `--` are Beam's own options. Workers need this package, the
 files that the config names, and DIR on a disk that all share.
 """
@@ -176,7 +176,7 @@ def _import_beam() -> tuple:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise InputError(
-            f"--beam: {error}; expected Apache Beam, pip install 'hpe_jax[beam]'"
+            f"--beam: {error}; expected Apache Beam, pip install -e '.[beam]'"
         ) from error
     return apache_beam, PipelineOptions
 

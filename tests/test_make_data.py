@@ -66,7 +66,7 @@ def test_killed_and_started_again_it_leaves_the_same_bytes(whole, tmp_path):
 
 def test_beam_makes_the_same_bytes(whole, tmp_path):
     if importlib.util.find_spec("apache_beam") is None:
-        pytest.skip("Apache Beam is not installed (pip install 'hpe_jax[beam]')")
+        pytest.skip("Apache Beam is not installed (pip install -e '.[beam]')")
     out = tmp_path / "set"
     result = run(*SMALL, f"--out={out}", "--beam", "--", "--direct_num_workers=1")
     assert result.returncode == 0, result.stderr
@@ -77,7 +77,7 @@ def test_without_beam_it_says_what_to_install(tmp_path):
     if importlib.util.find_spec("apache_beam") is not None:
         pytest.skip("Apache Beam is installed")
     result = run(*SMALL, f"--out={tmp_path / 'set'}", "--beam")
-    assert result.returncode == 2 and "pip install 'hpe_jax[beam]'" in result.stderr
+    assert result.returncode == 2 and "pip install -e '.[beam]'" in result.stderr
     assert not (tmp_path / "set").exists()
 
 
