@@ -7,7 +7,8 @@ The frames are the training frames of the config's `data` section: its camera, p
 centres (without jitter, which training adds) and `data.synthetic`. From joints of a data set, or
 from predictions, to frames of hands in those poses:
 
-    python -m launch.joints_to_angles --dataset=nyu --joints=FILE --out=DIR/motion   # IK and BVH
+    python -m launch.joints_to_angles --dataset=nyu --joints=FILE --out=DIR/motion \\
+        --axes=template                                                         # IK and BVH
     python -m launch.make_data --config=configs/v2v_nyu.py:quick --frames=100000 --out=DIR/frames \\
         --config.data.synthetic.poses=DIR/motion/angles.npz
     python -m hpe_jax.main --config=configs/v2v_nyu.py:quick --workdir=runs/made \\

@@ -163,6 +163,13 @@ def make_source(data: Any, split: str, seed: int) -> Source:
                 f"{Path(data.root) / CONFIG}: made with data.{name}={there}, the experiment has "
                 f"data.{name}={here}; expected the same"
             )
+    poses = data.synthetic.get("poses", "")
+    there = recipe.section.synthetic.get("poses", "")
+    if poses and poses != there:
+        raise InputError(
+            f"{Path(data.root) / CONFIG}: made with data.synthetic.poses={there!r}, the experiment "
+            f"has {poses!r}; expected the same, or none: the frames are made already"
+        )
     frames = _open(data.root, recipe)
     fields = set(_read(frames, recipe, data.root, 0))
     wanted = fields if data.synthetic.get("clean", False) else fields - {"clean"}

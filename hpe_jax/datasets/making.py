@@ -313,11 +313,14 @@ def _made_with(recipe: Recipe) -> dict[str, Any]:
     """What else decides the bytes: versions, the platform, and the files that are named."""
     from importlib.metadata import version
 
-    files: dict[str, str] = {}
-    for value in _flat(recipe.section.get("synthetic", ConfigDict()).to_dict()).values():
-        for name in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(name, str) and name and Path(name).is_file():
-                files[name] = hashlib.sha256(Path(name).read_bytes()).hexdigest()
+    # Several files stand in one value with commas between them.
+    values = _flat(recipe.section.synthetic.to_dict()).values()
+    names = [name for value in values if isinstance(value, str) for name in value.split(",")]
+    files = {
+        name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        for name in names
+        if name and Path(name).is_file()
+    }
     packages = {name: version(name) for name in ("jax", "jaxlib", "array_record")}
     return {
         "hpe_jax": hpe_jax.__version__,

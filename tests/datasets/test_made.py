@@ -102,6 +102,14 @@ def test_what_does_not_fit_is_refused(root, changes, message):
         make_source(config(root, **changes), "train", 0)
 
 
+def test_poses_are_those_that_it_was_made_of(root):
+    data = config(root)
+    with data.unlocked():
+        data.synthetic.poses = "angles.npz"
+    with pytest.raises(InputError, match="made with data.synthetic.poses='', .* 'angles.npz'"):
+        make_source(data, "train", 0)
+
+
 def test_clean_depth_must_have_been_made(root):
     data = config(root)
     data.synthetic.clean = True

@@ -143,15 +143,16 @@ def test_another_data_set_is_refused_and_kept(copy, whole, tmp_path):
 
 
 def test_files_that_the_config_names_belong_to_the_recipe(tmp_path):
-    path = tmp_path / "angles.npz"
-    path.write_bytes(b"one")
+    one, two = tmp_path / "angles.npz", tmp_path / "more.npz"
+    one.write_bytes(b"one")
+    two.write_bytes(b"two")
     data = experiment("nyu").data
     with data.unlocked():
-        data.synthetic.angles = (str(path),)
+        data.synthetic.some_files = f"{one},{two}"
     of = making.make_recipe(data, 0, FRAMES, SHARDS)
     making.prepare(tmp_path / "set", of)
-    path.write_bytes(b"two")
-    with pytest.raises(InputError, match=r"another data set, made_with.sha256.*angles.npz"):
+    two.write_bytes(b"other")
+    with pytest.raises(InputError, match=r"another data set, made_with.sha256.*more.npz"):
         making.prepare(tmp_path / "set", of)
 
 
