@@ -1,9 +1,11 @@
-"""What the commands that parse their own flags do alike: help, one line for bad input."""
+"""What commands do alike: help, one line for bad input, `--config` and its keys."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -39,3 +41,47 @@ def run_command(
         print("error: " + one_line(error), file=sys.stderr)
         return 2
     return 0
+
+
+def config_problem(argv: list[str], required: Sequence[str]) -> str | None:
+    """Parse the global flags of a command with `--config=FILE[:VARIANT]`.
+
+    Args:
+      argv: the command line, program name first.
+      required: names of flags that must have a value.
+
+    Returns:
+      What is wrong with them, in words for `fail`; None if nothing is.
+    """
+    for given in (word for word in argv if word.startswith("--config=")):
+        path = given.partition("=")[2].partition(":")[0]
+        if not Path(path).is_file():
+            return f"{given}: there is no {path}, expected FILE[:VARIANT]"
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        missing = [f"--{name}" for name in required if flags.FLAGS[name].value in (None, "")]
+    # A config file is Python: it may raise anything, and so may the value of one of its keys.
+    except Exception as error:
+        return _reason(error)
+    if rest:
+        return f"unexpected {rest[0]!r}"
+    return f"{missing[0]} is missing" if missing else None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong with the flags, without the traceback that some messages contain."""
+    text = str(error).strip()
+    if "Traceback" in text:
+        return text.splitlines()[-1].split(": ", 1)[-1]
+    if isinstance(error, (AttributeError, KeyError)):
+        near = re.search('Did you mean "(.+?)" instead of "(.+?)"', text)
+        if near:
+            return f"unknown config key {near[2]!r}, did you mean {near[1]!r}?"
+        return f"unknown config key {text}"
+    return text
+
+
+def fail(message: str) -> int:
+    """Print one line on stderr; the exit status of bad input."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2

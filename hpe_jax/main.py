@@ -9,12 +9,12 @@ again with the same DIR resumes, or only evaluates when the training is complete
 
 from __future__ import annotations
 
-import re
 import sys
-from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import config_flags
+
+from hpe_jax.command import config_problem, fail
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, FILE[:VARIANT]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run, made if absent")
@@ -25,18 +25,9 @@ def main(argv: list[str]) -> int:
     if {"-h", "--help", "-help"} & set(argv):
         print(f"{__doc__}\nflags:\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
-    for given in (word for word in argv if word.startswith("--config=")):
-        path = given.partition("=")[2].partition(":")[0]
-        if not Path(path).is_file():
-            return _fail(f"{given}: there is no {path}, expected FILE[:VARIANT]")
-    try:
-        rest = flags.FLAGS(argv)[1:]
-        missing = [f"--{name}" for name in ("config", "workdir") if not flags.FLAGS[name].value]
-        if rest or missing:
-            return _fail(f"unexpected {rest[0]!r}" if rest else f"{missing[0]} is missing")
-    # A config file is Python: it may raise anything, and so may the value of one of its keys.
-    except Exception as error:
-        return _fail(_reason(error))
+    problem = config_problem(argv, ("config", "workdir"))
+    if problem:
+        return fail(problem)
 
     # After the flags, so that --help and slips of the pen answer at once.
     # A failed save ends in one clear line here; the checkpointer would log a traceback for it.
@@ -50,26 +41,8 @@ def main(argv: list[str]) -> int:
     try:
         stages.run(_CONFIG.value, str(_WORKDIR.value))
     except (InputError, TrainingError, OSError) as error:
-        return _fail(one_line(error))
+        return fail(one_line(error))
     return 0
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong with the flags, without the traceback that some messages contain."""
-    text = str(error).strip()
-    if "Traceback" in text:
-        return text.splitlines()[-1].split(": ", 1)[-1]
-    if isinstance(error, (AttributeError, KeyError)):
-        near = re.search('Did you mean "(.+?)" instead of "(.+?)"', text)
-        if near:
-            return f"unknown config key {near[2]!r}, did you mean {near[1]!r}?"
-        return f"unknown config key {text}"
-    return text
-
-
-def _fail(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

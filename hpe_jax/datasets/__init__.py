@@ -1,4 +1,7 @@
-"""Recorded data: one file a data set, each reading the layout in which it is published."""
+"""Recorded data: one file a data set, each reading the layout in which it is published.
+
+`made` reads, and `making` writes, data sets that this library rendered itself.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ def make_source(data: Any, split: str, seed: int) -> Source:
 
     Args:
       data: the config's `data` section (or any mapping with attribute access); an empty
-        `root` means the built-in synthetic hands seen through that data set's camera.
+        `root` means the built-in synthetic hands seen through that data set's camera. A root that
+        `launch.make_data` made is such hands, too, whose training frames are on disk.
       split: "train" or "test".
       seed: decides everything random about the examples.
 
@@ -48,6 +52,10 @@ def _source(data: Any, split: str, seed: int) -> Source:
         from hpe_jax import synthetic
 
         return synthetic.make_source(data, split, seed)
+    from hpe_jax.datasets import made
+
+    if made.is_made(data.root):
+        return made.make_source(data, split, seed)
     if data.dataset == "nyu":
         from hpe_jax.datasets import nyu
 
