@@ -18,7 +18,7 @@ variant      what it is                                hardware and time
              a single subject
 `augmented`  the same, hands of every shape            the same
 `refined`    three stages, hands of a single subject   the same
-`quick`, …   each of these with 32 voxels, narrower    minutes on two CPU cores
+`quick`, …   each of these with 32 voxels, narrower    half an hour on two CPU cores
              networks, one-cycle Muon
 ============ ========================================= =========================================
 

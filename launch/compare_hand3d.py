@@ -2,6 +2,8 @@
 
     python -m launch.compare_hand3d --out=runs/hand3d [--size=quick|paper] [--config.KEY=VALUE ...]
 
+(KEY of an experiment, such as seed, which is set in every stage.)
+
 Trains four networks, in `OUT/base`, `OUT/augmented`, `OUT/refined` and `OUT/both`: the pose network
 alone on hands of one subject; on hands of another subject in every frame; behind the refinement
 network on hands of one subject; both. At the size of `quick` every pose network sees equally many
@@ -61,7 +63,7 @@ def compare(out: Path, size: str, overrides: list[str]) -> None:
     for name, (variant, stage) in ROWS.items():
         if size == "quick":
             variant = f"quick_{variant}".removesuffix("_")
-        train(name, variant, out / name, overrides)
+        train(name, variant, out / name, in_stages(overrides) if stage != "." else overrides)
         metrics, curves[name] = read_result(out / name / stage)
         lines.append(row(name, metrics, curves[name]))
     head = ["network", "mean error", *(f"worst joint ≤ {t:g} mm" for t in THRESHOLDS), "paper, NYU"]
@@ -75,6 +77,17 @@ def compare(out: Path, size: str, overrides: list[str]) -> None:
     (out / "table.md").write_text(text)
     plot(out, curves)
     print(text)
+
+
+def in_stages(overrides: list[str]) -> list[str]:
+    """The same settings for every stage of a run."""
+    from hpe_jax.methods.hand3d import STAGES
+
+    return [
+        word.replace("--config.", f"--config.stages.{stage}.", 1)
+        for word in overrides
+        for stage in STAGES
+    ]
 
 
 def train(name: str, variant: str, workdir: Path, overrides: list[str]) -> None:
