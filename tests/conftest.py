@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+# Most of the time is spent compiling functions that run once or twice, twice as long if optimised.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # One cache for the session, before jax is imported: workers and the programs that tests start do
 # not compile again what others have compiled, and nothing is left in the user's own.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit that of the process they serve.
