@@ -184,9 +184,9 @@ def _run(given: flags.FlagValues) -> None:
 def _write(
     out: Path, results: dict[str, Any], errors: dict[str, np.ndarray], protocol: Protocol
 ) -> None:
+    from hpe_jax.atomic import write_atomic
     from hpe_jax.metrics import plots
     from hpe_jax.metrics.errors import success
-    from hpe_jax.metrics.files import write_atomic
 
     kept = {
         name: {

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import naming
 from hpe_jax.hand.skeletons import Skeleton
-from hpe_jax.metrics.files import write_atomic
 from hpe_jax.metrics.overlay import overlay
 
 GIF_FRAMES = 300

@@ -125,7 +125,7 @@ def training_key(config: ConfigDict) -> str:
 def train(name: str, workdir: Path, config: ConfigDict, overrides: list[str]) -> None:
     """Train and test a config, unless that was done before."""
     if (workdir / "metrics.json").is_file():
-        from hpe_jax.training.checkpoints import to_json
+        from hpe_jax.settings import to_json
 
         if json.loads((workdir / "config.json").read_text()) != to_json(config):
             raise InputError(f"{workdir}: was made with other settings; expected another --out")

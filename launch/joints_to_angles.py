@@ -90,10 +90,10 @@ def convert(
     """
     import jax
 
+    from hpe_jax.atomic import write_atomic
     from hpe_jax.hand.motion import write_bvh
     from hpe_jax.hand.solve import frames_to_poses
     from hpe_jax.hand.subject import measure
-    from hpe_jax.metrics.files import write_atomic
 
     kept: dict[str, list[np.ndarray]] = {}
     summary: dict = {"skeleton": skeleton, "solver": solver, "axes": axes, "frames": 0, "parts": {}}

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from hpe_jax import camera as cameras
 from hpe_jax.errors import InputError, one_line
 from hpe_jax.frames import Batch, Source
+from hpe_jax.settings import from_json
 
 CONFIG = "config.json"
 MAKER = "hpe_jax launch.make_data"
@@ -56,7 +57,7 @@ class Recipe:
     @property
     def section(self) -> ConfigDict:
         """The `data` section."""
-        return ConfigDict(_tuples(json.loads(self.data)))
+        return from_json(json.loads(self.data))
 
     @property
     def name(self) -> str:
@@ -81,13 +82,6 @@ class Recipe:
     def paths(self, root: str | Path) -> list[Path]:
         """The files of all shards."""
         return [self.path(root, shard) for shard in range(self.shards)]
-
-
-def _tuples(value: Any) -> Any:
-    """What JSON gave back, with the tuples that were its lists."""
-    if isinstance(value, dict):
-        return {key: _tuples(part) for key, part in value.items()}
-    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
 
 
 def to_tenths(depth: Float[np.ndarray, "*B H W"]) -> UInt16[np.ndarray, "*B H W"]:

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 import hpe_jax
 from hpe_jax import datasets
+from hpe_jax.atomic import write_atomic
 from hpe_jax.datasets.made import (
     CONFIG,
     IN_TENTHS,
@@ -38,7 +39,7 @@ from hpe_jax.datasets.made import (
 )
 from hpe_jax.errors import InputError, naming, one_line
 from hpe_jax.frames import Source
-from hpe_jax.metrics.files import write_atomic
+from hpe_jax.settings import differences, flatten
 
 BATCH = 32
 """Frames rendered at once: with another number their last bits differ."""
@@ -106,13 +107,11 @@ def prepare(out: str | Path, recipe: Recipe) -> list[int]:
             )
         write_atomic(out / CONFIG, json.dumps(here, indent=2, sort_keys=True) + "\n")
         return list(range(recipe.shards))
-    a, b = _flat(there), _flat(here)
-    for key in sorted(a | b):
-        if a.get(key) != b.get(key):
-            raise InputError(
-                f"{out / CONFIG}: another data set, {key} is {a.get(key, 'absent')} there, "
-                f"{b.get(key, 'absent')} here; expected the same, or another --out"
-            )
+    if differing := differences(there, here):
+        raise InputError(
+            f"{out / CONFIG}: another data set, {', '.join(differing)}; expected the same, or "
+            "another --out"
+        )
     for path in out.glob(f".*{_TEMPORARY}"):  # Of a process that was killed.
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     todo, compared = [], False
@@ -314,7 +313,7 @@ def _made_with(recipe: Recipe) -> dict[str, Any]:
     from importlib.metadata import version
 
     # Several files stand in one value with commas between them.
-    values = _flat(recipe.section.synthetic.to_dict()).values()
+    values = flatten(recipe.section.synthetic.to_dict()).values()
     names = [name for value in values if isinstance(value, str) for name in value.split(",")]
     files = {
         name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
@@ -329,11 +328,3 @@ def _made_with(recipe: Recipe) -> dict[str, Any]:
         "batch": BATCH,
         "sha256": files,
     }
-
-
-def _flat(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{before}{key}"
-        out |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return out

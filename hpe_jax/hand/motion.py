@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import InputError
 from hpe_jax.hand.bvh import Motion, euler_zxy
 from hpe_jax.hand.kinematics import HandPose
 from hpe_jax.hand.skeletons import FINGERS
 from hpe_jax.hand.transforms import Bones, hand_transforms
-from hpe_jax.metrics.files import write_atomic
 
 _PARTS = {f: ("cmc", "mcp", "ip") if f == "thumb" else ("mcp", "pip", "dip") for f in FINGERS}
 # Joints and end sites in file order, and the parent of each.

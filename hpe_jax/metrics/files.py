@@ -7,7 +7,6 @@ every line does or none. Blank lines are skipped, as ICVL's label files have the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from hpe_jax.errors import InputError, naming
+from hpe_jax.atomic import write_atomic
+from hpe_jax.errors import InputError
 
 Format = Literal["uvd", "xyz"]
 
@@ -112,28 +112,6 @@ def write_joints(
     if names is not None:
         rows = [f"{name} {row}" for name, row in zip(names, rows, strict=True)]
     write_atomic(path, "".join(row + "\n" for row in rows))
-
-
-def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write a whole file, or leave what was there (a full disk, a killed process).
-
-    Raises:
-      OSError: the file, which it names, could not be written; nothing is left behind.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with naming(path):
-            with open(temporary, "wb") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _number(token: str) -> float | None:

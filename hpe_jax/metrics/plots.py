@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hpe_jax.atomic import write_atomic
 from hpe_jax.metrics.errors import THRESHOLDS, Per, area, per_joint_errors, success
-from hpe_jax.metrics.files import write_atomic
 
 # Colours that stay apart in grey and for the colour-blind (Okabe and Ito's, reordered).
 _COLOURS = (

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
+from hpe_jax.atomic import write_atomic
 from hpe_jax.camera import xyz_to_uvd
 from hpe_jax.hand.skeletons import SKELETONS, Skeleton
 from hpe_jax.metrics import plots
 from hpe_jax.metrics.errors import errors
-from hpe_jax.metrics.files import write_atomic
 from hpe_jax.metrics.overlay import grid, overlay
 
 _LEAST_MM = 150.0

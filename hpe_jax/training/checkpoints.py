@@ -7,7 +7,6 @@ them) and, as JSON beside it, everything else: config, seed, source, position in
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 
 from hpe_jax.errors import InputError, TrainingError, naming
 from hpe_jax.methods.base import Variables
+from hpe_jax.settings import differences, flatten, from_json, to_json
 from hpe_jax.training.state import State, eval_variables, leaf_name
 
 # What may differ between the run that wrote a checkpoint and the run that resumes it.
@@ -107,8 +107,8 @@ class Checkpoints:
         shapes, info = _metadata(self._orbax, self._directory, self.latest)
         where = f"{self._directory}: holds step {self.latest} of another experiment: "
         hint = "; expected the same config, or another --workdir"
-        if differences := _differences(info["config"], to_json(config)):
-            raise InputError(where + ", ".join(differences) + hint)
+        if differing := differences(info["config"], to_json(config), FREE_KEYS):
+            raise InputError(where + ", ".join(differing) + hint)
         if info["source"] != source:
             raise InputError(f"{where}trained on {info['source']}, not {source}{hint}")
         wanted = _named(state)
@@ -121,7 +121,7 @@ class Checkpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _nest(wanted)
         )
         with _damage(self._directory, self.latest):
-            loaded = _flatten(self._orbax.load(self.latest, abstract))
+            loaded = flatten(self._orbax.load(self.latest, abstract))
         leaves = [loaded[name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(state), leaves), info
 
@@ -179,7 +179,7 @@ def _metadata(orbax: Any, directory: Path, step: int) -> tuple[dict[str, Any], d
     """Shapes of a checkpoint's arrays by name, and what `Checkpoints.save` wrote beside them."""
     with _damage(directory, step):
         metadata = orbax.metadata(step)
-        shapes = _flatten(metadata.metadata)
+        shapes = flatten(metadata.metadata)
     info = metadata.custom_metadata
     known = isinstance(info, dict) and {"step", "config", "source"} <= set(info)
     if not known or not isinstance(info["config"], dict):
@@ -190,29 +190,6 @@ def _metadata(orbax: Any, directory: Path, step: int) -> tuple[dict[str, Any], d
     if not all(hasattr(leaf, "shape") for leaf in shapes.values()):
         raise InputError(f"{directory}: step {step} holds more than arrays, expected hpe_jax's")
     return shapes, info
-
-
-def to_json(config: ConfigDict) -> dict[str, Any]:
-    """The config as JSON would give it back."""
-    return json.loads(json.dumps(config.to_dict()))
-
-
-def from_json(tree: dict[str, Any]) -> ConfigDict:
-    """The inverse of `to_json`; JSON's lists were tuples."""
-
-    def tuples(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: tuples(v) for k, v in value.items()}
-        return tuple(tuples(v) for v in value) if isinstance(value, list) else value
-
-    return ConfigDict(tuples(tree))
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """The first few keys that matter and differ, as text."""
-    a, b = _flatten(there, "."), _flatten(here, ".")
-    keys = [k for k in sorted(a | b) if k not in FREE_KEYS and a.get(k) != b.get(k)]
-    return [f"{k} is {a.get(k, 'absent')} there, {b.get(k, 'absent')} here" for k in keys[:3]]
 
 
 def _named(state: State) -> dict[str, jax.Array]:
@@ -229,18 +206,6 @@ def _nest(named: dict[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[last] = leaf
     return tree
-
-
-def _flatten(tree: Any, separator: str = "/") -> dict[str, Any]:
-    """The inverse of `_nest`, for dicts only: lists and metadata are leaves."""
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            for below, leaf in _flatten(value, separator).items():
-                out[f"{key}{separator}{below}"] = leaf
-        else:
-            out[key] = value
-    return out
 
 
 def _reason(error: BaseException) -> str:

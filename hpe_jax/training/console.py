@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
+from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import naming
-from hpe_jax.metrics.files import write_atomic
 
 log = logging.getLogger(__name__)
 

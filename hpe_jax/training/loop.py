@@ -19,21 +19,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source, epoch_indices
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.base import Method
-from hpe_jax.metrics.files import write_atomic
+from hpe_jax.settings import to_json
 from hpe_jax.training import optimizers
 from hpe_jax.training import step as steps_
-from hpe_jax.training.checkpoints import (
-    Checkpoints,
-    any_in,
-    count_parameters,
-    load_model,
-    to_json,
-)
+from hpe_jax.training.checkpoints import Checkpoints, any_in, count_parameters, load_model
 from hpe_jax.training.checks import check_config
 from hpe_jax.training.console import Board, History, Log, Stop
 from hpe_jax.training.evaluation import Evaluator, Measurer

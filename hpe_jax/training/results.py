@@ -10,10 +10,11 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from hpe_jax.atomic import write_atomic
 from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.metrics.errors import errors, split_summary, summary
-from hpe_jax.metrics.files import write_atomic, write_joints
+from hpe_jax.metrics.files import write_joints
 from hpe_jax.metrics.protocols import PROTOCOLS, to_uvd
 from hpe_jax.metrics.report import skeletons, write_report
 from hpe_jax.training.evaluation import Evaluation, constant_pose

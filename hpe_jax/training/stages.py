@@ -14,8 +14,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from hpe_jax.errors import InputError
+from hpe_jax.settings import to_json
 from hpe_jax.training import loop
-from hpe_jax.training.checkpoints import to_json
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:

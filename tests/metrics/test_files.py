@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
 from hpe_jax.errors import InputError
-from hpe_jax.metrics import files
-from hpe_jax.metrics.files import read_joints, write_atomic, write_joints
+from hpe_jax.metrics.files import read_joints, write_joints
 
 
 @pytest.fixture
@@ -82,25 +79,3 @@ def test_non_finite_is_not_written(tmp_path, values):
     with pytest.raises(InputError, match="2 names for 3 frames"):
         write_joints(path, values[:3], ["a", "b"])
     assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("broken", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, broken):
-    path = tmp_path / "a.txt"
-    write_atomic(path, "old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, broken, full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomic(path, "new" * 1000)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_write_makes_folders_and_replaces(tmp_path):
-    path = tmp_path / "deep" / "er" / "a.bin"
-    write_atomic(path, b"1")
-    write_atomic(path, b"22")
-    assert path.read_bytes() == b"22"

@@ -10,7 +10,8 @@ import toy
 from orbax.checkpoint import v1 as ocp
 
 from hpe_jax.errors import InputError
-from hpe_jax.training.checkpoints import Checkpoints, load_model, to_json
+from hpe_jax.settings import to_json
+from hpe_jax.training.checkpoints import Checkpoints, load_model
 from hpe_jax.training.state import init_state, warm_start
 from hpe_jax.training.step import make_mesh, replicated
 

@@ -1,0 +1,46 @@
+"""Configs as JSON beside what was made with them: written, read again and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON would give it back."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_json(tree: dict[str, Any]) -> ConfigDict:
+    """The inverse of `to_json`; JSON's lists were tuples."""
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: tuples(v) for k, v in value.items()}
+        return tuple(tuples(v) for v in value) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(tree))
+
+
+def differences(
+    there: dict[str, Any], here: dict[str, Any], free: Collection[str] = ()
+) -> list[str]:
+    """The first few keys, but the free ones, that differ, as text."""
+    a, b = flatten(there, "."), flatten(here, ".")
+    keys = [k for k in sorted(a | b) if k not in free and a.get(k) != b.get(k)]
+    return [f"{k} is {a.get(k, 'absent')} there, {b.get(k, 'absent')} here" for k in keys[:3]]
+
+
+def flatten(tree: Any, separator: str = "/") -> dict[str, Any]:
+    """Leaves of nested dicts by their path; whatever is no dict is a leaf."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            for below, leaf in flatten(value, separator).items():
+                out[f"{key}{separator}{below}"] = leaf
+        else:
+            out[key] = value
+    return out
