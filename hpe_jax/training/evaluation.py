@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,29 +40,44 @@ class Evaluation:
     pictures: dict[str, np.ndarray]
 
 
+class Split:
+    """The batches of a split, each on the devices, in order.
+
+    Attributes:
+      frames: how many there are, or the first so many that were asked for.
+    """
+
+    def __init__(self, source: Source, mesh: Mesh, batch: int, frames: int) -> None:
+        if source.size is None:
+            raise InputError(f"{source.name}: the {source.split} split is endless, cannot score it")
+        self._source, self._mesh = source, mesh
+        self._batch = -(-batch // mesh.size) * mesh.size
+        self.frames = min(frames, source.size) if frames else source.size
+
+    def __iter__(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """`(start, count, data)`: beyond `count` the last batch repeats its last frame."""
+        for start in range(0, self.frames, self._batch):
+            indices = np.minimum(np.arange(start, start + self._batch), self.frames - 1)
+            count = min(self._batch, self.frames - start)
+            yield start, count, to_devices(self._source.load(indices), self._mesh)
+
+
 class Evaluator:
     """Evaluates one method on one source; compiles once however often it is called."""
 
     def __init__(
         self, method: Method, source: Source, mesh: Mesh, *, batch: int, frames: int = 0
     ) -> None:
-        if source.size is None:
-            raise InputError(f"{source.name}: the {source.split} split is endless, cannot score it")
-        self._source, self._mesh = source, mesh
-        self._batch = -(-batch // mesh.size) * mesh.size
-        self._frames = min(frames, source.size) if frames else source.size
+        self._split = Split(source, mesh, batch, frames)
+        self._mesh = mesh
         self._step = make_predict_step(method, source, mesh)
 
     def __call__(self, variables: Variables) -> Evaluation:
         variables = jax.device_put(variables, replicated(self._mesh))
-        shown = np.unique(np.linspace(0, self._frames - 1, PICTURES).astype(np.int64))
+        shown = np.unique(np.linspace(0, self._split.frames - 1, PICTURES).astype(np.int64))
         columns: dict[str, list[np.ndarray]] = {k: [] for k in ("pred", "true", "valid", "centre")}
         pictures: dict[str, list[np.ndarray]] = {k: [] for k in PICTURED}
-        for start in range(0, self._frames, self._batch):
-            # The last batch is filled up with its last frame, which is cut off again.
-            indices = np.minimum(np.arange(start, start + self._batch), self._frames - 1)
-            keep = slice(0, min(self._batch, self._frames - start))
-            data = to_devices(self._source.load(indices), self._mesh)
+        for start, count, data in self._split:
             pred, batch = self._step(variables, data)
             row = {
                 "pred": pred,
@@ -69,8 +86,8 @@ class Evaluator:
                 "centre": batch["centre"],
             }
             for name, values in jax.device_get(row).items():
-                columns[name].append(values[keep])
-            here = shown[(shown >= start) & (shown < start + self._batch)] - start
+                columns[name].append(values[:count])
+            here = shown[(shown >= start) & (shown < start + count)] - start
             if len(here):
                 fields = jax.device_get({name: batch[name] for name in PICTURED})
                 for name, values in fields.items():
@@ -93,11 +110,10 @@ class Measurer:
         self, method: Method, source: Source, mesh: Mesh, *, batch: int, frames: int = 0
     ) -> None:
         measure, expand = method.measure, source.expand
-        if measure is None or source.size is None:
-            raise ValueError("expected a method with `measure` and a finite split")
-        self._source, self._mesh = source, mesh
-        self._batch = -(-batch // mesh.size) * mesh.size
-        self.frames = min(frames, source.size) if frames else source.size
+        if measure is None:
+            raise ValueError("expected a method with `measure`")
+        self._split = Split(source, mesh, batch, frames)
+        self._mesh, self.frames = mesh, self._split.frames
         self._step = jax.jit(
             lambda variables, data: measure(variables, expand(data)),
             in_shardings=(replicated(mesh), spread(mesh)),
@@ -107,12 +123,9 @@ class Measurer:
     def __call__(self, variables: Variables) -> dict[str, float]:
         variables = jax.device_put(variables, replicated(self._mesh))
         columns: dict[str, list[np.ndarray]] = {}
-        for start in range(0, self.frames, self._batch):
-            # As in `Evaluator`.
-            indices = np.minimum(np.arange(start, start + self._batch), self.frames - 1)
-            data = to_devices(self._source.load(indices), self._mesh)
+        for _, count, data in self._split:
             for name, values in jax.device_get(self._step(variables, data)).items():
-                columns.setdefault(name, []).append(values[: self.frames - start])
+                columns.setdefault(name, []).append(values[:count])
         return {name: float(np.concatenate(parts).mean()) for name, parts in columns.items()}
 
 

@@ -136,8 +136,7 @@ def train(
             + (f"resuming at step {start:,} of {steps:,}" if start else f"{steps:,} steps")
         )
         size = {"batch": config.eval_batch or config.batch, "frames": config.test_frames}
-        evaluator = Evaluator(method, test_source, mesh, **size)
-        measurer = Measurer(method, test_source, mesh, **size) if method.measure else None
+        tester = (Measurer if method.measure else Evaluator)(method, test_source, mesh, **size)
 
         train_step = steps_.jit_train_step(
             steps_.make_train_step(
@@ -173,10 +172,10 @@ def train(
             return bool(config.eval_every) and done % config.eval_every == 0 and done < steps
 
         def look(done: int) -> None:
-            if measurer is not None:
-                board.scalars(done, measurer(eval_variables(state)), "test")
+            if isinstance(tester, Measurer):
+                board.scalars(done, tester(eval_variables(state)), "test")
                 return
-            evaluation = evaluator(eval_variables(state))
+            evaluation = tester(eval_variables(state))
             figures = score(evaluation, test_source)
             history.add({"step": done, "test_error_mm": figures["mean_error_mm"]})
             log.line(f"step {done:,}: test error {figures['mean_error_mm']:.2f} mm")
@@ -238,14 +237,14 @@ def train(
             "frames_stood_in": len(test_source.skipped),
             "device": device_name(),
         }
-        if measurer is not None:
-            figures = measurer(eval_variables(state))
+        if isinstance(tester, Measurer):
+            figures = tester(eval_variables(state))
             board.scalars(steps, figures, "test")
             text = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
             log.line(f"{test_source.name} {test_source.split}: {text}")
-            about = {"frames": measurer.frames, **extra}
+            about = {"frames": tester.frames, **extra}
             return write_figures(workdir, figures, test_source, about)
-        evaluation = evaluator(eval_variables(state))
+        evaluation = tester(eval_variables(state))
         metrics = write_results(workdir, evaluation, test_source, history.rows, extra)
         board.scalars(steps, metrics, "test")
         board.picture(steps, skeleton_grid(evaluation, test_source), "test/skeletons")
