@@ -138,15 +138,15 @@ class Rate:
 
     def text(self, more: int = 0) -> str:
         """In words; `more` frames are done beside those that are counted."""
+        from hpe_jax.training.progress import time_left
+
         done, now = self.done + more, time.monotonic()
         text = f"{done:,}/{self.frames:,} frames"
         first, begun = self._first = self._first or (done, now)
         if done == first:
             return text
         rate = (done - first) / max(now - begun, 1e-9)
-        left = int((self.frames - done) / rate)
-        time_left = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
-        return f"{text}, {rate:.1f} frames/s, {time_left}"
+        return f"{text}, {rate:.1f} frames/s, {time_left((self.frames - done) / rate)}"
 
 
 def make_by_beam(out: Path, recipe: Recipe, todo: list[int], options: list[str]) -> None:

@@ -49,6 +49,12 @@ class Window:
         return {"count": self._count, "sums": self._sums}
 
 
+def time_left(seconds: float) -> str:
+    """As "H:MM:SS left"."""
+    left = int(seconds)
+    return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+
+
 class Clock:
     """Time spent, rate and time to go; compilation counts as spent but not for the rate."""
 
@@ -68,11 +74,10 @@ class Clock:
         """Progress in one line."""
         spent = max(time.monotonic() - self._begun, 1e-9)
         rate = (done - self._start) / spent
-        left = int((self._steps - done) / rate)
         parts = [
             f"step {done:,}/{self._steps:,}",
             f"{rate * self._batch:.1f} examples/s",
-            f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left",
+            time_left((self._steps - done) / rate),
         ]
         if "loss" in metrics:
             parts.append(f"loss {metrics['loss']:.3g}")
