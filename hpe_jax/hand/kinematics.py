@@ -28,6 +28,9 @@ CMC = np.array([18, 20, 23], np.float32)
 THUMB = np.array([51, 48, 31], np.float32)
 PALM_LABEL = np.array([0, 79, 0], np.float32)
 WRIST_LABELS = np.array([[-17.5, 0, 0], [17.5, 0, 0]], np.float32)
+# How far beyond the pivot NYU's labels of these joints lie, and ICVL's palm.
+PIP_BEYOND, IP_BEYOND, THUMB_MCP_BEYOND = 6.0, 5.0, 9.0
+ICVL_PALM = np.array([2, 62, 6], np.float32)
 
 # Joint limits (radians): finger (mcp flexion, abduction, pip flexion, dip flexion) and
 # thumb (radial abduction, palmar abduction, pronation, mcp flexion, ip flexion).
@@ -148,10 +151,14 @@ def labels(points: HandPoints, shape: HandShape, skeleton: str) -> Float[Array, 
         return (shape.palm * s * local) @ points.palm_axes + points.origin
 
     if skeleton == "nyu":
-        pip = _between(p[:4, 1], p[:4, 2], 6.0 * s)
+        pip = _between(p[:4, 1], p[:4, 2], PIP_BEYOND * s)
         four = jnp.stack([p[:4, 3], pip], 1).reshape(8, 3)
         thumb = jnp.stack(
-            [p[4, 3], _between(p[4, 2], p[4, 3], 5.0 * s), _between(p[4, 1], p[4, 2], 9.0 * s)]
+            [
+                p[4, 3],
+                _between(p[4, 2], p[4, 3], IP_BEYOND * s),
+                _between(p[4, 1], p[4, 2], THUMB_MCP_BEYOND * s),
+            ]
         )
         return jnp.concatenate([four, thumb, palm(WRIST_LABELS), palm(PALM_LABEL)[None]])
     if skeleton == "icvl":
@@ -161,7 +168,7 @@ def labels(points: HandPoints, shape: HandShape, skeleton: str) -> Float[Array, 
         middle = 0.5 * (f[:, 1] + f[:, 2])
         root = root.at[0].set(f[0, 1])
         parts = jnp.stack([root, middle, f[:, 3]], 1).reshape(15, 3)
-        centre = palm(np.array([2, 62, 6], np.float32))
+        centre = palm(ICVL_PALM)
         return jnp.concatenate([centre[None], parts])
     if skeleton == "msra":
         order = jnp.array([3, 2, 1, 0, 4])

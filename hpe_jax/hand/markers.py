@@ -12,11 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hpe_jax.hand.kinematics import PALM_LABEL, WRIST_LABELS, HandPose, HandShape
+from hpe_jax.hand.kinematics import (
+    ICVL_PALM,
+    IP_BEYOND,
+    PALM_LABEL,
+    PIP_BEYOND,
+    THUMB_MCP_BEYOND,
+    WRIST_LABELS,
+    HandPose,
+    HandShape,
+)
 from hpe_jax.hand.skeletons import FINGERS, SKELETONS
 from hpe_jax.hand.transforms import Bones, bone_transforms
 
-ICVL_PALM = np.array([2, 62, 6], np.float32)
 # NYU's palm points beyond the 14, as measured on its published labels (see `kinematics`).
 NYU_PALM = {
     "palm": PALM_LABEL,
@@ -76,11 +84,11 @@ def _place(name: str, skeleton: str) -> tuple[int, float, float]:
         k, offset, along = {
             "k3b": (2, 9.0, 0.0),
             "k2a": (1, -5.0, 1.0),
-            "pip": (1, 6.0, 0.0),
+            "pip": (1, PIP_BEYOND, 0.0),
             "k1a": (0, -5.0, 1.0),
             "k1b": (0, 8.0, 0.0),
-            "ip": (2, 5.0, 0.0),
-            "mcp": (1, 9.0, 0.0),
+            "ip": (2, IP_BEYOND, 0.0),
+            "mcp": (1, THUMB_MCP_BEYOND, 0.0),
         }[part]
     else:
         k, offset, along = parts.index(part), 0.0, 0.0

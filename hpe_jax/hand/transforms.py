@@ -33,7 +33,6 @@ from hpe_jax.hand.kinematics import (
 )
 
 BONES = 16
-DOF = 27
 # The 21 angles of a pose in one row: fingers (4, 4), then the thumb.
 LIMITS = np.concatenate([np.tile(FINGER_LIMITS, (4, 1)), THUMB_LIMITS])
 
@@ -79,7 +78,8 @@ def rigid(
     return jnp.concatenate([top, last], -2)
 
 
-def _turn(axis: int, angle: Float[Array, "*b"]) -> Float[Array, "*b 3 3"]:
+def turn(axis: int, angle: Float[Array, "*b"]) -> Float[Array, "*b 3 3"]:
+    """The rotation about an axis (0, 1, 2: x, y, z) by an angle in radians."""
     c, s = jnp.cos(angle), jnp.sin(angle)
     o, i = jnp.zeros_like(c), jnp.ones_like(c)
     rows = {
@@ -108,10 +108,10 @@ def _first_rotations(
     sideways = bones.splay + fingers[:, 1]
     # The plane of flexion leans: twist about the finger until z lies in it.
     twist = jnp.arctan2(jnp.sin(bones.lean) * jnp.cos(sideways), jnp.cos(bones.lean))
-    four = _turn(2, -sideways) @ _turn(1, twist) @ _turn(0, fingers[:, 0])
+    four = turn(2, -sideways) @ turn(1, twist) @ turn(0, fingers[:, 0])
 
     radial, palmar, twist = thumb[0], thumb[1], thumb_twist(thumb[:3])
-    fifth = _turn(2, -radial) @ _turn(0, palmar) @ _turn(1, twist)
+    fifth = turn(2, -radial) @ turn(0, palmar) @ turn(1, twist)
     return bones.frame @ jnp.concatenate([four, fifth[None]])
 
 
@@ -130,7 +130,7 @@ def bone_transforms(
     first = rigid(_first_rotations(bones, fingers, thumb), bones.base)
     flexions = jnp.concatenate([fingers[:, 2:], thumb[None, 3:]])
     steps = bones.lengths[:, :2, None] * jnp.array([0.0, 1.0, 0.0])
-    joint = rigid(_turn(0, flexions), steps)
+    joint = rigid(turn(0, flexions), steps)
     second = first @ joint[:, 0]
     third = second @ joint[:, 1]
     chains = jnp.stack([first, second, third], 1).reshape(15, 4, 4)

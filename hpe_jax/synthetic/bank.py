@@ -22,7 +22,7 @@ VARIED = np.radians(4.0).astype(np.float32)
 # fingers unbend by this share of their flexion and the thumb rises from the palm by this much.
 UNBEND = 0.03
 RISE = np.radians(4.0).astype(np.float32)
-_SHAPES = {"fingers": (4, 4), "thumb": (5,), "rotation": (3, 3)}
+_SHAPES = {"fingers": (4, 4), "thumb": (5,)}
 
 
 class PoseBank(NamedTuple):
@@ -31,12 +31,10 @@ class PoseBank(NamedTuple):
     Attributes:
       fingers: (N, 4, 4).
       thumb: (N, 5).
-      rotation: (N, 3, 3), of the palm in the camera that saw it.
     """
 
     fingers: Float[Array, "N 4 4"]
     thumb: Float[Array, "N 5"]
-    rotation: Float[Array, "N 3 3"]
 
 
 def read_bank(paths: str) -> PoseBank:

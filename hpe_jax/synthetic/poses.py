@@ -21,6 +21,7 @@ from hpe_jax.hand.kinematics import (
     HandShape,
     palm_points,
 )
+from hpe_jax.hand.transforms import turn
 from hpe_jax.synthetic.bank import PoseBank, draw_poses
 from hpe_jax.synthetic.surface import RADII, forearm_direction
 
@@ -156,16 +157,6 @@ def overlap(shape: HandShape, points: Float[Array, "5 4 3"]) -> Float[Array, ""]
     return jnp.where(_MASK, depth, -1e3).max()
 
 
-def _turn(axis: int, angle: Array) -> Float[Array, "3 3"]:
-    c, s, o, i = jnp.cos(angle), jnp.sin(angle), jnp.zeros(()), jnp.ones(())
-    rows = {
-        0: [[i, o, o], [o, c, -s], [o, s, c]],
-        1: [[c, o, s], [o, i, o], [-s, o, c]],
-        2: [[c, -s, o], [s, c, o], [o, o, i]],
-    }[axis]
-    return jnp.stack([jnp.stack(r) for r in rows])
-
-
 def sample_rotation(key: PRNGKeyArray) -> Float[Array, "3 3"]:
     """Palm axes in the camera: mostly a raised hand whose palm faces the camera, turned about
     its own axis by any angle now and then, tilted, and rolled in the image. The tilt is spread
@@ -177,7 +168,7 @@ def sample_rotation(key: PRNGKeyArray) -> Float[Array, "3 3"]:
     yaw = jnp.where(jax.random.bernoulli(k[1], 0.3), around, front)
     pitch = jnp.radians(10.0 + 28.0 * jax.random.normal(k[2], ()))
     roll = jnp.radians(30.0) * jax.random.normal(k[3], ())
-    return _turn(2, roll) @ _turn(0, pitch) @ _turn(1, yaw) @ facing
+    return turn(2, roll) @ turn(0, pitch) @ turn(1, yaw) @ facing
 
 
 def sample_wrist(key: PRNGKeyArray) -> Float[Array, "2"]:

@@ -19,7 +19,7 @@ FINGERS = np.radians(
     ]
 ).astype(np.float32)
 THUMB = np.radians([[-25, 60, 0, 65, 85], [20, 40, 30, 20, 20]]).astype(np.float32)
-ARRAYS = {"fingers": FINGERS, "thumb": THUMB, "rotation": np.tile(np.eye(3, dtype="f4"), (2, 1, 1))}
+ARRAYS = {"fingers": FINGERS, "thumb": THUMB}
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_files_follow_one_another_without_frames_that_have_no_pose(file):
     gap = FINGERS.copy()
     gap[0, 2, 1] = np.nan
     bank = read_bank(f"{file()}, {file('more.npz', fingers=gap)}")
-    assert [len(a) for a in bank] == [3, 3, 3]
+    assert [len(a) for a in bank] == [3, 3]
     np.testing.assert_array_equal(bank.fingers, FINGERS[[0, 1, 1]])
     np.testing.assert_array_equal(bank.thumb, THUMB[[0, 1, 1]])
 
