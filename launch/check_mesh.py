@@ -105,11 +105,13 @@ def sphere_mesh(shape: HandShape, pose: HandPose) -> SphereMesh:
     return hand_surface(points, shape, pose.wrist, jnp.float32(FOREARM_MM))
 
 
-def view(pose: HandPose, patch: int) -> tuple[Array, Array, tuple[int, int]]:
+def view(
+    pose: HandPose, patch: int, extent_mm: float = 340.0
+) -> tuple[Array, Array, tuple[int, int]]:
     """Corner, camera and size of a patch of NYU's image about the hand, as in training."""
     middle = pose.position + pose.rotation @ jnp.array([0.0, 80.0, 0.0])
     full = jnp.asarray(cameras.NYU.intrinsics)
-    camera = cameras.decimate(full, cameras.decimation_for(middle, full, 340.0, patch))
+    camera = cameras.decimate(full, cameras.decimation_for(middle, full, extent_mm, patch))
     return cameras.patch_corner(middle, camera, patch), camera, (patch, patch)
 
 

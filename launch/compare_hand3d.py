@@ -17,16 +17,15 @@ random weights: depth patch to joints, median of 7 runs; the paper reports 30 fr
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from hpe_jax.errors import InputError, one_line
+from launch.compare_methods import median_seconds, read_result
 
 CONFIG = "configs/hand3d_nyu.py"
 # The rows, the variants that train them, and the folder below the row's that holds the result.
@@ -36,7 +35,6 @@ ROWS = {
     "refined": ("refined", "end_to_end"),
     "both": ("", "end_to_end"),
 }
-PAPER = {"base": "-", "augmented": "-", "refined": "-", "both": "17.6 mm, 18 / 61 / 74 %"}
 THRESHOLDS = (20.0, 40.0, 50.0)
 
 
@@ -59,14 +57,19 @@ def main() -> int:
 
 def compare(out: Path, size: str, overrides: list[str]) -> None:
     """Train what is not trained yet, and write the tables; see the module's docstring."""
+    from hpe_jax.metrics.errors import errors
+    from hpe_jax.metrics.plots import success_curve
+
     curves, lines = {}, []
     for name, (variant, stage) in ROWS.items():
         if size == "quick":
             variant = f"quick_{variant}".removesuffix("_")
         train(name, variant, out / name, in_stages(overrides) if stage != "." else overrides)
-        metrics, curves[name] = read_result(out / name / stage)
-        lines.append(row(name, metrics, curves[name]))
-    head = ["network", "mean error", *(f"worst joint ≤ {t:g} mm" for t in THRESHOLDS), "paper, NYU"]
+        metrics, pred, true = read_result(out / name / stage)
+        curves[name] = errors(pred, true)
+        lines.append(row(name, curves[name]))
+    lines.append("| paper, NYU, both | 17.6 mm | 18 % | 61 % | 74 % |")
+    head = ["network", "mean error", *(f"worst joint ≤ {t:g} mm" for t in THRESHOLDS)]
     note = (
         f"Synthetic hands: {metrics['frames']:,} test frames, centres `{metrics['centre']}`, "
         f"{metrics['device']}; the best constant pose has {metrics['baseline_mean_error_mm']:.1f} "
@@ -75,7 +78,7 @@ def compare(out: Path, size: str, overrides: list[str]) -> None:
     table = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines, "", note, ""]
     text = "\n".join(table + speed(out / "both" / "end_to_end")) + "\n"
     (out / "table.md").write_text(text)
-    plot(out, curves)
+    success_curve(out / "success.png", curves, "Hand3D's ablation, synthetic hands")
     print(text)
 
 
@@ -102,34 +105,10 @@ def train(name: str, variant: str, workdir: Path, overrides: list[str]) -> None:
         raise InputError(f"{name}: did not train, for the reason above")
 
 
-def read_result(workdir: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """A finished run's metrics and the errors (frames, joints) of its predictions, mm.
-
-    Raises:
-      InputError: the run has not ended.
-    """
-    from hpe_jax.hand.skeletons import SKELETONS
-    from hpe_jax.metrics.errors import errors
-    from hpe_jax.metrics.files import read_joints
-    from hpe_jax.metrics.protocols import to_xyz
-
-    path = workdir / "metrics.json"
-    if not path.is_file():
-        raise InputError(f"{path}: missing, expected a run that has ended")
-    metrics = json.loads(path.read_text())
-    joints = len(SKELETONS[metrics["skeleton"]])
-    pred, true = (
-        to_xyz(read_joints(workdir / f"{kind}.txt", joints).values, tuple(metrics["camera"]), "uvd")
-        for kind in ("predictions", "groundtruth")
-    )
-    return metrics, errors(pred, true)
-
-
-def row(name: str, metrics: dict[str, Any], error: np.ndarray) -> str:
-    """One line of the table from errors (frames, joints)."""
+def row(name: str, error: Float[np.ndarray, "N J"]) -> str:
+    """One line of the table from errors in mm."""
     shares = [f"{100 * (error.max(1) <= t).mean():.1f} %" for t in THRESHOLDS]
-    cells = [name, f"{metrics['mean_error_mm']:.2f} mm", *shares, PAPER[name]]
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join([name, f'{error.mean():.2f} mm', *shares])} |"
 
 
 def speed(workdir: Path) -> list[str]:
@@ -156,24 +135,11 @@ def speed(workdir: Path) -> list[str]:
         predict = jax.jit(METHODS[config.method.name](config.method, SKELETONS["nyu"]).predict)
         for size in (1, 8):
             batch = jax.jit(source.expand)(source.load(np.arange(size)))
-            jax.block_until_ready(predict(weights, batch))
-            taken = []
-            for _ in range(7):
-                begun = time.perf_counter()
-                jax.block_until_ready(predict(weights, batch))
-                taken.append((time.perf_counter() - begun) / size)
-            ms = 1e3 * float(np.median(taken))
+            ms = 1e3 * median_seconds(predict, weights, batch) / size
             count = f"{count_parameters(weights):,}"
             lines.append(f"| {name} | {count} | {size} | {ms:.1f} ms | {1e3 / ms:.1f} |")
     lines.append(f"\n{jax.devices()[0].device_kind}; the paper reports 30 frames/s on a GPU.")
     return lines
-
-
-def plot(out: Path, curves: dict[str, np.ndarray]) -> None:
-    """Success curves of all rows in one picture."""
-    from hpe_jax.metrics.plots import success_curve
-
-    success_curve(out / "success.png", curves, "Hand3D's ablation, synthetic hands")
 
 
 if __name__ == "__main__":

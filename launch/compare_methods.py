@@ -27,10 +27,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from hpe_jax.errors import InputError, one_line
@@ -73,7 +75,7 @@ def compare(names: list[str], out: Path, examples: int, overrides: list[str]) ->
         rows.append(row(name, workdir, out / slug(first), flat(config)))
         write_table(out, rows, overrides)
         print(f"{name}: {rows[-1]['xy_mm']:.2f} mm in x and y", flush=True)
-    plot(out, [r["name"] for r in rows if not r["flat"]])
+    plot(out / "success.png", [out / slug(r["name"]) for r in rows if not r["flat"]])
     print((out / "table.md").read_text())
 
 
@@ -171,7 +173,7 @@ def flat(config: ConfigDict) -> bool:
 
 def row(name: str, workdir: Path, trained: Path, flat: bool) -> dict[str, Any]:
     """One line of the table."""
-    metrics = json.loads((workdir / "metrics.json").read_text())
+    metrics, pred, true = read_result(workdir)
     base = json.loads((trained / "metrics.json").read_text())
     figures = {
         key: metrics[key]
@@ -181,7 +183,7 @@ def row(name: str, workdir: Path, trained: Path, flat: bool) -> dict[str, Any]:
         "name": name,
         "flat": flat,
         **figures,
-        "xy_mm": xy_error(workdir, metrics["camera"]),
+        "xy_mm": xy_error(pred, true),
         "frames": metrics["frames"],
         "centre": metrics["centre"],
         "examples": base["examples_seen"],
@@ -191,14 +193,32 @@ def row(name: str, workdir: Path, trained: Path, flat: bool) -> dict[str, Any]:
     }
 
 
-def xy_error(workdir: Path, camera: list[float]) -> float:
-    """Mean distance in x and y, mm, from the files that the run left."""
-    from hpe_jax.camera import uvd_to_xyz
+def read_result(
+    workdir: Path,
+) -> tuple[dict[str, Any], Float[np.ndarray, "N J 3"], Float[np.ndarray, "N J 3"]]:
+    """What a finished run left: its metrics, predictions and truth (mm, camera space).
 
-    files = [np.loadtxt(workdir / f"{kind}.txt") for kind in ("predictions", "groundtruth")]
+    Raises:
+      InputError: the run has not ended, or its files cannot be read.
+    """
+    from hpe_jax.hand.skeletons import SKELETONS
+    from hpe_jax.metrics.files import read_joints
+    from hpe_jax.metrics.protocols import to_xyz
+
+    path = workdir / "metrics.json"
+    if not path.is_file():
+        raise InputError(f"{path}: missing, expected a run that has ended")
+    metrics = json.loads(path.read_text())
+    joints = len(SKELETONS[metrics["skeleton"]])
     pred, true = (
-        np.asarray(uvd_to_xyz(f.reshape(len(f), -1, 3), np.asarray(camera))) for f in files
+        to_xyz(read_joints(workdir / f"{kind}.txt", joints).values, tuple(metrics["camera"]), "uvd")
+        for kind in ("predictions", "groundtruth")
     )
+    return metrics, pred, true
+
+
+def xy_error(pred: Float[np.ndarray, "N J 3"], true: Float[np.ndarray, "N J 3"]) -> float:
+    """Mean distance in x and y, mm."""
     return float(np.linalg.norm((pred - true)[..., :2], axis=-1).mean())
 
 
@@ -221,19 +241,26 @@ def inference(trained: Path) -> dict[str, Any]:
     one = {k: v[:1] for k, v in batch.items()}
     flops = jax.jit(method.predict).lower(variables, one).compile().cost_analysis()["flops"]
     predict = jax.jit(method.predict)
-    jax.block_until_ready(predict(variables, batch))
-    times = []
-    for _ in range(7):
-        begun = time.perf_counter()
-        jax.block_until_ready(predict(variables, batch))
-        times.append(time.perf_counter() - begun)
     figures = {
         "parameters": count_parameters(variables),
         "gflops": float(flops) / 1e9,
-        "frames_per_second": BATCH / float(np.median(times)),
+        "frames_per_second": BATCH / median_seconds(predict, variables, batch),
     }
     kept.write_text(json.dumps(figures))
     return figures
+
+
+def median_seconds(function: Callable[..., Any], *arguments: Any) -> float:
+    """Of seven calls after the one that compiles."""
+    import jax
+
+    jax.block_until_ready(function(*arguments))
+    times = []
+    for _ in range(7):
+        begun = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times))
 
 
 def write_table(out: Path, rows: list[dict[str, Any]], more: list[str]) -> None:
@@ -262,25 +289,13 @@ def write_table(out: Path, rows: list[dict[str, Any]], more: list[str]) -> None:
     (out / "table.md").write_text("\n".join(lines) + "\n")
 
 
-def plot(out: Path, names: list[str]) -> None:
-    """Success curves of all configs in one picture."""
-    from hpe_jax.hand.skeletons import SKELETONS
+def plot(path: Path, workdirs: list[Path]) -> None:
+    """Success curves of finished runs, by the names of their folders, in one picture."""
     from hpe_jax.metrics.errors import errors
     from hpe_jax.metrics.plots import success_curve
-    from hpe_jax.metrics.protocols import to_xyz
 
-    curves = {}
-    for name in names:
-        workdir = out / slug(name)
-        metrics = json.loads((workdir / "metrics.json").read_text())
-        files = [np.loadtxt(workdir / f"{kind}.txt") for kind in ("predictions", "groundtruth")]
-        pred, true = (
-            to_xyz(f.reshape(len(f), len(SKELETONS[metrics["skeleton"]]), 3),
-                   tuple(metrics["camera"]), "uvd")
-            for f in files
-        )  # fmt: skip
-        curves[slug(name)] = errors(pred, true)
-    success_curve(out / "success.png", curves, "synthetic benchmark")
+    curves = {workdir.name: errors(*read_result(workdir)[1:]) for workdir in workdirs}
+    success_curve(path, curves, "synthetic benchmark")
 
 
 if __name__ == "__main__":

@@ -13,17 +13,17 @@ from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Int
 
 from hpe_jax import camera as cameras
-from hpe_jax.hand.kinematics import palm_points, place
 from hpe_jax.kernels.localise import localise
 from hpe_jax.kernels.tsdf import tsdf
 from hpe_jax.kernels.voxels import Grid, make_grid, to_mm, to_voxels
 from hpe_jax.synthetic import poses
 from hpe_jax.synthetic.distance import nearest_sphere
 from hpe_jax.synthetic.render import render_depth
-from hpe_jax.synthetic.surface import HAND_AND_FOREARM, SphereMesh, hand_surface
+from hpe_jax.synthetic.surface import HAND_AND_FOREARM, SphereMesh
+from launch.check_mesh import sphere_mesh, view
 
 UNTRUNCATED = 1e4  # mm, further than anything in a cube: only lines without a reading are 1
-CUBE_MM, EXTENT_MM, TRUNCATION_MM, FOREARM_MM = 300.0, 408.0, 50.0, 200.0
+CUBE_MM, EXTENT_MM, TRUNCATION_MM = 300.0, 408.0, 50.0
 EDGES = np.array([0.0, 2.5, 5.0, 10.0, 20.0, 50.0, np.inf])
 REGIONS = (
     "in front of the visible surface",
@@ -64,13 +64,9 @@ def look(index: Array, patch: int, size: int) -> View:
     key = jax.random.fold_in(jax.random.key(0), index)
     shape = poses.sample_shape(jax.random.fold_in(key, 1), held_out=True)
     pose = poses.sample_hand(key, shape, poses.VIEWS["nyu"])[0]
-    points = place(palm_points(shape, pose.fingers, pose.thumb), pose)
-    mesh = hand_surface(points, shape, pose.wrist, jnp.float32(FOREARM_MM))
-    middle = pose.position + pose.rotation @ jnp.array([0.0, 80.0, 0.0])
-    full = jnp.asarray(cameras.NYU.intrinsics)
-    camera = cameras.decimate(full, cameras.decimation_for(middle, full, EXTENT_MM, patch))
-    corner = cameras.patch_corner(middle, camera, patch)
-    depth = render_depth(mesh, HAND_AND_FOREARM, corner, camera, (patch, patch))
+    mesh = sphere_mesh(shape, pose)
+    corner, camera, window = view(pose, patch, EXTENT_MM)
+    depth = render_depth(mesh, HAND_AND_FOREARM, corner, camera, window)
     every = max(1, patch // 64)
     coarse = cameras.decimate(camera, every)
     centre = localise(depth[::every, ::every], corner / every, coarse, CUBE_MM)

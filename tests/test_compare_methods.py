@@ -1,5 +1,6 @@
 """The synthetic benchmark's command, without its trainings."""
 
+import json
 import os
 import subprocess
 import sys
@@ -35,11 +36,13 @@ def test_configs_that_only_read_in_another_way_share_a_training():
 def test_table_and_errors_in_x_and_y(tmp_path):
     rng = np.random.default_rng(0)
     camera = [300.0, 300.0, 160.0, 120.0]
-    true = rng.uniform(-50, 50, (5, 2, 3)) + [0, 0, 600]
+    true = rng.uniform(-50, 50, (5, 14, 3)) + [0, 0, 600]
     off = true + [3.0, 4.0, 100.0]
     for name, xyz in (("predictions", off), ("groundtruth", true)):
         np.savetxt(tmp_path / f"{name}.txt", xyz_to_uvd(xyz, np.array(camera)).reshape(5, -1))
-    assert abs(compare_methods.xy_error(tmp_path, camera) - 5) < 1e-6
+    (tmp_path / "metrics.json").write_text(json.dumps({"skeleton": "nyu", "camera": camera}))
+    _, *read = compare_methods.read_result(tmp_path)
+    assert abs(compare_methods.xy_error(*read) - 5) < 1e-6
     figures = {
         "mean_error_mm": 9.876, "baseline_mean_error_mm": 50.0, "success_20mm": 0.25,
         "success_40mm": 0.5, "xy_mm": 5.0, "frames": 12, "examples": 8, "train_seconds": 3.0,
