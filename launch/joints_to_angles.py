@@ -5,13 +5,14 @@
         [--solver=lm|track|swarm] [--limit=N]
 
 FILE is a prediction or label file as `hpe_jax.evaluate` reads it (NYU's may hold 14 or 36 joints);
-for msra also a `joint.txt`, for tracked a `.pose` file (`hpe_jax.datasets.tracked`). A joint
-written as `nan`, or at no depth, is missing. The subject's bones are measured on the file itself,
-one subject for each part of the published test split (--part=NAME: of that part alone, such as
-NYU's `subject_2`) or one for the whole file. `lm` is damped least squares, each frame on its own;
-`track` begins each frame from the one before it; `swarm` is the particle swarm of Hand3D. Angles
-count about the subject's own axes or, with --axes=template, about those of every synthetic hand:
-only then are they the same pose on another hand, as `data.synthetic.poses` needs it. Leaves in DIR:
+for nyu also a `joint_data.mat` (its 36 points in the first camera), for msra a `joint.txt`, for
+tracked a `.pose` file (`hpe_jax.datasets.tracked`). A joint written as `nan`, or at no depth, is
+missing. The subject's bones are measured on the file itself, one subject for each part of the
+published test split (--part=NAME: of that part alone, such as NYU's `subject_2`) or one for the
+whole file. `lm` is damped least squares, each frame on its own; `track` begins each frame from the
+one before it; `swarm` is the particle swarm of Hand3D. Angles count about the subject's own axes
+or, with --axes=template, about those of every synthetic hand: only then are they the same pose on
+another hand, as `data.synthetic.poses` needs it. Leaves in DIR:
 
     angles.npz   fingers (N, 4, 4), thumb (N, 5), radians; rotation (N, 3, 3) and position (N, 3)
                  of the palm, mm; error_mm (N, J); part (N,); axes ("own" or "template"); NaN for
@@ -49,6 +50,7 @@ def read_frames(
       InputError: what is wrong with the file, and where.
     """
     from hpe_jax.datasets.msra import read_labels
+    from hpe_jax.datasets.nyu import read_points
     from hpe_jax.datasets.tracked import read_tracked
     from hpe_jax.metrics.files import read_joints
     from hpe_jax.metrics.protocols import PROTOCOLS, to_xyz
@@ -59,6 +61,9 @@ def read_frames(
     protocol = PROTOCOLS[dataset]
     if dataset == "msra" and _begins_with_a_count(path):
         return read_labels(Path(path)), "msra", whole
+    if dataset == "nyu" and path.endswith(".mat"):
+        points = read_points(Path(path))
+        return points, "nyu36", protocol.slices(len(points)) or whole
     values = read_joints(path, tuple(protocol.columns), form, gaps=True).values
     used = parse_camera(camera.split(","), negative_fy=True) if camera else protocol.camera
     joints = to_xyz(values, used, form)

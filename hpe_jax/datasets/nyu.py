@@ -117,25 +117,7 @@ def read_labels(path: Path, view: int = 1) -> Float[np.ndarray, "N 14 3"]:
       InputError: the file is unreadable, its arrays have another shape, a label is not a
         finite number or lies behind the camera, or joint_uvd and joint_xyz disagree.
     """
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, variable_names=["joint_uvd", "joint_xyz"])
-        uvd, xyz = content["joint_uvd"], content["joint_xyz"]
-    except KeyError as error:
-        raise InputError(f"{path}: expected the variables joint_uvd and joint_xyz") from error
-    except Exception as error:  # scipy raises whatever the broken bytes lead it to
-        raise InputError(
-            f"{path}: unreadable, expected a MATLAB file with joint_uvd and joint_xyz "
-            f"({(str(error) or type(error).__name__).splitlines()[0]})"
-        ) from error
-    for name, labels in (("joint_uvd", uvd), ("joint_xyz", xyz)):
-        if labels.ndim != 4 or labels.shape[0] != 3 or labels.shape[2:] != (36, 3):
-            raise InputError(f"{path}: {name} is {labels.shape}, expected (3, frames, 36, 3)")
-    if uvd.shape != xyz.shape:
-        raise InputError(f"{path}: joint_uvd is {uvd.shape} but joint_xyz {xyz.shape}")
-    uvd = uvd[view - 1][:, list(NYU_COLUMNS)].astype(np.float64)
-    xyz = xyz[view - 1][:, list(NYU_COLUMNS)].astype(np.float64)
+    uvd, xyz = (labels[view - 1][:, list(NYU_COLUMNS)] for labels in _load(path))
     for name, labels in (("joint_uvd", uvd), ("joint_xyz", xyz)):
         bad = ~np.isfinite(labels).all((1, 2)) | (labels[..., 2] <= 0).any(1)
         if bad.any():
@@ -154,6 +136,40 @@ def read_labels(path: Path, view: int = 1) -> Float[np.ndarray, "N 14 3"]:
     if apart.any():
         log.warning("%s: joint_uvd and joint_xyz disagree in %d frames", path, apart.sum())
     return joints.astype(np.float32)
+
+
+def read_points(path: Path, view: int = 1) -> Float[np.ndarray, "N 36 3"]:
+    """All labelled points of one camera from a `joint_data.mat`, mm, y down; NaN where missing.
+
+    Raises:
+      InputError: the file is unreadable, or its arrays have another shape.
+    """
+    uvd = _load(path)[0][view - 1]
+    joints = np.asarray(uvd_to_xyz(uvd, cameras.NYU.intrinsics.astype(np.float64)))
+    seen = np.isfinite(joints).all(-1, keepdims=True) & (uvd[..., 2:] > 0)
+    return np.where(seen, joints, np.nan).astype(np.float32)
+
+
+def _load(path: Path) -> tuple[Float[np.ndarray, "3 N 36 3"], Float[np.ndarray, "3 N 36 3"]]:
+    """`joint_uvd` and `joint_xyz` of all cameras."""
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path, variable_names=["joint_uvd", "joint_xyz"])
+        uvd, xyz = content["joint_uvd"], content["joint_xyz"]
+    except KeyError as error:
+        raise InputError(f"{path}: expected the variables joint_uvd and joint_xyz") from error
+    except Exception as error:  # scipy raises whatever the broken bytes lead it to
+        raise InputError(
+            f"{path}: unreadable, expected a MATLAB file with joint_uvd and joint_xyz "
+            f"({(str(error) or type(error).__name__).splitlines()[0]})"
+        ) from error
+    for name, labels in (("joint_uvd", uvd), ("joint_xyz", xyz)):
+        if labels.ndim != 4 or labels.shape[0] != 3 or labels.shape[2:] != (36, 3):
+            raise InputError(f"{path}: {name} is {labels.shape}, expected (3, frames, 36, 3)")
+    if uvd.shape != xyz.shape:
+        raise InputError(f"{path}: joint_uvd is {uvd.shape} but joint_xyz {xyz.shape}")
+    return uvd.astype(np.float64), xyz.astype(np.float64)
 
 
 def _frame_name(view: int, index: int) -> str:

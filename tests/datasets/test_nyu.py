@@ -15,6 +15,7 @@ from hpe_jax.datasets import make_source, nyu, recorded
 from hpe_jax.errors import InputError
 from hpe_jax.frames import epoch_indices
 from hpe_jax.hand.skeletons import NYU_COLUMNS
+from launch.joints_to_angles import read_frames
 
 CAMERA = NYU.intrinsics.astype(np.float64)
 
@@ -283,6 +284,20 @@ def test_wrong_frame_size(tmp_path):
     save_frame(tmp_path / "train" / "depth_1_0000001.png", np.full((240, 320), 800))
     with pytest.raises(InputError, match="320 x 240 pixels, expected 640 x 480"):
         make_source(config(tmp_path), "train", 0).load(np.array([0]))
+
+
+def test_all_points_of_a_label_file_with_gaps(tmp_path):
+    uvd = np.random.default_rng(1).uniform(300, 700, (5, 36, 3))
+    gaps = uvd.copy()
+    gaps[1, 7], gaps[2, 30, 2] = np.nan, 0.0
+    save_labels(tmp_path / "joint_data.mat", gaps)
+    points = nyu.read_points(tmp_path / "joint_data.mat")
+    expected = np.array(uvd_to_xyz(uvd, CAMERA))
+    expected[1, 7] = expected[2, 30] = np.nan
+    np.testing.assert_allclose(points, expected, rtol=1e-5)
+    joints, skeleton, parts = read_frames("nyu", str(tmp_path / "joint_data.mat"), "uvd", None)
+    assert (skeleton, parts) == ("nyu36", {"hand": slice(None)})
+    np.testing.assert_array_equal(joints, points)
 
 
 def test_all_real_labels_are_the_published_ground_truth(shared_data, tmp_path):
