@@ -151,13 +151,15 @@ def render_frame(
     } | ({"clean": faultless} if clean else {})
 
 
-def make_source(config: Any, split: str, seed: int) -> Source:
+def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> Source:
     """Synthetic hands seen through a data set's camera and skeleton.
 
     Args:
       config: the `data` section of an experiment; see `configs/v2v_nyu.py`.
       split: "train" (endless) or "test" (2,048 frames, whatever the seed).
       seed: of the training frames.
+      test_poses: files of poses (`bank.read_bank`) that the test frames take. By default they are
+        procedural, whatever training's are, so that results can be compared.
     Raises:
       InputError: an unknown data set or kind of hand, a centre that rendered frames do not have,
         or files of poses that are none.
@@ -170,10 +172,7 @@ def make_source(config: Any, split: str, seed: int) -> Source:
     if kind not in ("spheres", "skinned"):
         raise InputError(f"data.synthetic.hand={kind!r}: expected spheres or skinned")
     centres = _file_centres(config, split) if config.centre == "file" else None
-    poses = config.synthetic.get("poses", "")
-    bank = read_bank(poses) if poses else None
-    if split == "test":
-        bank = None  # The test poses stay procedural, whatever training's, to compare by.
+    files = test_poses if split == "test" else config.synthetic.get("poses", "")
     frame = partial(
         render_frame,
         seed=seed,
@@ -190,7 +189,7 @@ def make_source(config: Any, split: str, seed: int) -> Source:
         clean=bool(config.synthetic.get("clean", False)),
         subjects=int(config.synthetic.get("subjects", 0)),
         centres=centres,
-        bank=bank,
+        bank=read_bank(files) if files else None,
         hands=stacked_base_hands() if kind == "skinned" else None,
     )
 

@@ -133,9 +133,10 @@ def test_training_frames_show_the_bank_and_test_frames_do_not(file):
     fist = read_bank(file(fingers=FINGERS[[1, 1]], thumb=THUMB[[1, 1]]))
     path = file("fist.npz", **{k: np.asarray(v) for k, v in fist._asdict().items()})
 
-    def reach(split, **synthetic):
+    def reach(split, test_poses="", **synthetic):
         """How far fingertips are from the palm, mm (NYU's joints 0, 2, 4, 6 and 13)."""
-        joints = joints_of(make_source(config(**synthetic), split, 0), 16)
+        source = make_source(config(**synthetic), split, 0, test_poses=test_poses)
+        joints = joints_of(source, 16)
         return joints, np.linalg.norm(joints[:, :8:2] - joints[:, 13:], axis=-1)
 
     banked, far = reach("train", poses=path)
@@ -144,6 +145,7 @@ def test_training_frames_show_the_bank_and_test_frames_do_not(file):
     np.testing.assert_array_equal(
         reach("test", poses=path)[0], reach("test")[0], "the test split is procedural"
     )
+    assert reach("test", test_poses=path)[1].std(1).max() < 15, "unless it is told otherwise"
 
 
 def test_bank_is_a_pytree_that_can_be_an_argument():
