@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def config_problem(argv: list[str], required: Sequence[str]) -> str | None:
         missing = [f"--{name}" for name in required if flags.FLAGS[name].value in (None, "")]
     # A config file is Python: it may raise anything, and so may the value of one of its keys.
     except Exception as error:
-        return _reason(error)
+        return _reason(error) + _of_stages(error, argv)
     if rest:
         return f"unexpected {rest[0]!r}"
     return f"{missing[0]} is missing" if missing else None
@@ -79,6 +80,21 @@ def _reason(error: Exception) -> str:
             return f"unknown config key {near[2]!r}, did you mean {near[1]!r}?"
         return f"unknown config key {text}"
     return text
+
+
+def _of_stages(error: Exception, argv: list[str]) -> str:
+    """A hint where a key of an experiment was given to a config of stages."""
+    given = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+    if not given or not isinstance(error, (AttributeError, KeyError)):
+        return ""
+    path, _, variant = given[-1].partition(":")
+    try:
+        config = runpy.run_path(path)["get_config"](variant)
+    except Exception:  # Whatever it is has been said already.
+        return ""
+    if "stages" not in config:
+        return ""
+    return f"; of stages, expected --config.stages.STAGE.KEY, STAGE {' or '.join(config.order)}"
 
 
 def fail(message: str) -> int:

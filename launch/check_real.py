@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from hpe_jax import camera as cameras
 from hpe_jax.datasets.centres import read_centres
 from hpe_jax.datasets.depth_io import read_depth
+from hpe_jax.errors import InputError, one_line
 from hpe_jax.hand.skeletons import NYU_COLUMNS
 from hpe_jax.predict import predict_frames
 from hpe_jax.predictor import Predictor
@@ -55,7 +57,7 @@ def check(workdir: str, centre_model: str, data: Path, out: Path | None) -> dict
         for name, centre in ((own, None), ("published", published)):
             found = predictor(depth, cameras.NYU.intrinsics, centre=centre, passes=passes)
             if found is None:
-                raise SystemExit("error: no hand found in NYU's first test frame")
+                raise InputError("no hand found in NYU's first test frame")
             error = np.linalg.norm(found.joints - true, axis=-1).mean()
             figures[f"nyu_frame_1_mm ({name} centre, passes={passes})"] = float(error)
             if passes == 1:
@@ -79,8 +81,8 @@ def check(workdir: str, centre_model: str, data: Path, out: Path | None) -> dict
     return figures
 
 
-def main() -> None:
-    """Parse the arguments and print the figures as JSON."""
+def main() -> int:
+    """Exit status; prints the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--centre_model", default="")
@@ -88,9 +90,16 @@ def main() -> None:
     parser.add_argument("--out")
     args = parser.parse_args()
     out = Path(args.out) if args.out else None
-    figures = check(args.workdir, args.centre_model, Path(args.data), out)
+    try:
+        if not (Path(args.data) / "nyu" / "joint_1_u.csv").is_file():
+            raise InputError(f"--data={args.data}: expected nyu/ and kinect2/ with real frames")
+        figures = check(args.workdir, args.centre_model, Path(args.data), out)
+    except (InputError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
     print(json.dumps({k: round(v, 3) for k, v in figures.items()}, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,12 +12,17 @@ published test split (--part=NAME: of that part alone, such as NYU's `subject_2`
 whole file. `lm` is damped least squares, each frame on its own; `track` begins each frame from the
 one before it; `swarm` is the particle swarm of Hand3D. Angles count about the subject's own axes
 or, with --axes=template, about those of every synthetic hand: only then are they the same pose on
-another hand, as `data.synthetic.poses` needs it. Leaves in DIR:
+another hand, as `data.synthetic.poses` needs it. A finger's four angles are the flexion and the
+abduction (positive to the thumb) of its first joint and the flexion of the other two; the thumb's
+five are radial and palmar abduction and pronation at the wrist, and the flexion of the other two;
+`hpe_jax/hand/kinematics.py` has their limits. Fingers are in the order little, ring, middle, index.
+Leaves in DIR:
 
     angles.npz   fingers (N, 4, 4), thumb (N, 5), radians; rotation (N, 3, 3) and position (N, 3)
                  of the palm, mm; error_mm (N, J); part (N,); axes ("own" or "template"); NaN for
                  frames that have no pose
-    PART.bvh     the motion of each part, mm; a frame without a pose repeats the one before it
+    PART.bvh     the motion of each part at 30 frames/s, mm in the camera's axes (y down: turn it
+                 about x where y is up); a frame without a pose repeats the one before it
     problems.txt one line for each frame without a pose or out of reach, if there are any
     summary.json figures
 """
@@ -65,11 +70,28 @@ def read_frames(
         points = read_points(Path(path))
         return points, "nyu36", protocol.slices(len(points)) or whole
     values = read_joints(path, tuple(protocol.columns), form, gaps=True).values
+    _doubt(path, values, form)
     used = parse_camera(camera.split(","), negative_fy=True) if camera else protocol.camera
     joints = to_xyz(values, used, form)
     joints = np.where((joints[..., 2:] > 0), joints, np.nan)
     skeleton = "nyu36" if joints.shape[1] == 36 else dataset
     return joints.astype(np.float32), skeleton, protocol.slices(len(joints)) or whole
+
+
+def _doubt(path: str, values: Float[np.ndarray, "N J 3"], form: str) -> None:
+    """Say so where numbers look like the other format: no image has pixels left of or above it,
+    and no hand is right of and below the axis in every frame."""
+    numbers = values[..., :2][np.isfinite(values[..., :2])]
+    if not len(numbers):
+        return
+    positive = (numbers >= 0).mean()
+    other = {"uvd": "xyz", "xyz": "uvd"}[form]
+    if positive < 0.9 if form == "uvd" else positive == 1:
+        print(
+            f"{path}: {positive:.0%} of the first two coordinates are positive, read as "
+            f"--format={form}; is it --format={other}?",
+            file=sys.stderr,
+        )
 
 
 def _begins_with_a_count(path: str) -> bool:
@@ -202,7 +224,11 @@ def main() -> int:
         return 2
     for name, part in summary["parts"].items():
         figures = ", ".join(f"{k} {v} mm" for k, v in part.get("residual_mm", {}).items())
-        print(f"{name}: {part['solved']:,} of {part['frames']:,} frames solved, residual {figures}")
+        far = f" ({part['out_of_reach']:,} of them out of reach)" if part["out_of_reach"] else ""
+        print(
+            f"{name}: {part['solved']:,} of {part['frames']:,} frames solved{far}, "
+            f"residual {figures}"
+        )
     return 0
 
 

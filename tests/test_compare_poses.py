@@ -23,7 +23,9 @@ def run(tmp_path, monkeypatch):
     def predict(variables, batch):
         return batch["joints"] + np.array([0.0, 0.0, 30.0])
 
-    np.savez(tmp_path / "fist.npz", axes="template", fingers=FIST[0][None], thumb=FIST[1][None])
+    fingers, thumb = FIST[0][None], FIST[1][None]
+    file = dict(axes="template", fingers=fingers, thumb=thumb, error_mm=np.zeros((1, 14)))
+    np.savez(tmp_path / "fist.npz", **file)
     monkeypatch.setitem(compare_poses.METHODS, "told", lambda *_: Method(None, None, predict))
 
     def start(**data):

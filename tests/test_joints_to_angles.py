@@ -114,6 +114,17 @@ def test_bad_files_are_named(content, message, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out" / "angles.npz").exists()
 
 
+def test_numbers_of_the_other_format_are_pointed_out(tmp_path, capsys):
+    write_joints(tmp_path / "uvd.txt", np.full((2, 14, 3), (100.0, 90.0, 600.0)))
+    write_joints(tmp_path / "xyz.txt", np.full((2, 14, 3), (-10.0, 90.0, 600.0)))
+    for name, read_as, other in (("uvd", "xyz", "uvd"), ("xyz", "uvd", "xyz")):
+        joints_to_angles.read_frames("nyu", str(tmp_path / f"{name}.txt"), read_as, None)
+        assert f"{name}.txt: " in (said := capsys.readouterr().err)
+        assert f"read as --format={read_as}; is it --format={other}?" in said
+        joints_to_angles.read_frames("nyu", str(tmp_path / f"{name}.txt"), name, None)
+        assert not capsys.readouterr().err
+
+
 def test_help_and_a_missing_file(tmp_path):
     command = [sys.executable, "-m", "launch.joints_to_angles"]
     done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)

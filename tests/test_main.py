@@ -43,6 +43,10 @@ def test_help_needs_no_accelerator():
         ([CONFIG], "--workdir is missing"),
         ([CONFIG + ":slow"], "no variant 'slow'"),
         (["--config=configs/v2v_uyn.py:quick"], "there is no configs/v2v_uyn.py, expected FILE"),
+        (
+            ["--config=configs/hand3d_nyu.py:quick", "--config.steps=3"],
+            "expected --config.stages.STAGE.KEY, STAGE refine or pose or end_to_end",
+        ),
         ([CONFIG, "--config.method.inptu=3"], "unknown config key 'inptu', did you mean 'input'?"),
         ([CONFIG, "--config.method.input=wide"], "--config.method.input=wide"),
         ([CONFIG, "--config.method.name=v3v"], "method.name='v3v' is unknown"),

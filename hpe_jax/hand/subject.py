@@ -1,11 +1,11 @@
 """Measure a subject's hand on the joints of a data set.
 
 Bone lengths are the mean over the frames where a data set labels both ends of a bone (MSRA15,
-BigHand, FreiHAND). Everything else - knuckles in the palm, the tilt of the axes they bend about,
-where labels sit on bones, and the lengths of bones whose ends are not labelled - is what fits all
-frames best in the sense of least squares, together with their poses (a block-arrow system: the
-poses are eliminated, the hand's normal equations remain). What the labels do not tell stays at
-an adult hand of the right size. Millimetres.
+BigHand, FreiHAND), but for slips of the labels. Everything else - knuckles in the palm, the tilt of
+the axes they bend about, where labels sit on bones, and the lengths of bones whose ends are not
+labelled - is what fits all frames best in the sense of least squares, together with their poses (a
+block-arrow system: the poses are eliminated, the hand's normal equations remain). What the labels
+do not tell stays at an adult hand of the right size. Millimetres.
 """
 
 from __future__ import annotations
@@ -41,6 +41,16 @@ ROUNDS = 30
 # How far a hand may be from the template before it costs as much as a millimetre at one label
 # of one frame: knuckles and labels (mm), axes (radians), lengths (mm). What is fixed may not move.
 _BASE, _AXES, _LENGTH, _LABEL, _FIXED = 15.0, 0.3, 15.0, 10.0, 1e-4
+# Slips of the labels are not measured: bones this many times longer or shorter than their median,
+# and frames with a joint so far from the template's pose, mm or times the median frame's.
+_SLIP, _SLIP_MM, _SLIP_TIMES = 1.5, 40.0, 3.0
+# A bone this many times longer or shorter than the template's is nobody's.
+_STRANGE = 4.0
+
+
+def _unit() -> HandShape:
+    """The adult hand of `kinematics`."""
+    return HandShape(jnp.float32(1), jnp.ones(3), jnp.ones(5), jnp.float32(1), jnp.ones(2))
 
 
 def mean_lengths(joints: Float[np.ndarray, "N J 3"], skeleton: str) -> Float[np.ndarray, "5 3"]:
@@ -56,13 +66,16 @@ def mean_lengths(joints: Float[np.ndarray, "N J 3"], skeleton: str) -> Float[np.
     for f, finger in enumerate(FINGERS):
         parts = ("cmc", "mcp", "ip", "tip") if f == 4 else ("mcp", "pip", "dip", "tip")
         at = [names.index(f"{finger}_{part}") for part in parts]
-        out[f] = np.nanmean(np.linalg.norm(np.diff(joints[:, at], axis=1), axis=-1), 0)
+        lengths = np.linalg.norm(np.diff(joints[:, at], axis=1), axis=-1)
+        median = np.nanmedian(lengths, 0)
+        slip = (lengths > _SLIP * median) | (lengths < median / _SLIP)
+        out[f] = np.nanmean(np.where(slip, np.nan, lengths), 0)
     return out
 
 
 def template(joints: Float[np.ndarray, "N J 3"], skeleton: str) -> Subject:
     """The adult hand of `kinematics`, in the size of the root joints, with mean bone lengths."""
-    unit = HandShape(jnp.float32(1), jnp.ones(3), jnp.ones(5), jnp.float32(1), jnp.ones(2))
+    unit = _unit()
     bones, markers = bones_of(unit), markers_of(unit, skeleton)
     at = np.asarray(markers.root)
     at = at[at >= 0]
@@ -197,7 +210,8 @@ def measure(
         subject are the same pose on any of those.
 
     Raises:
-      InputError: no frame has all of its joints and a palm that is not a line.
+      InputError: no frame has all of its joints and a palm that is not a line, or the bones that
+        fit the frames best are no hand's.
     """
     joints = np.asarray(joints, np.float32)
     nothing = InputError(
@@ -214,9 +228,25 @@ def measure(
     usable = np.asarray(spread) > 0.05
     if not usable.any():
         raise nothing
+    found = np.asarray(jax.vmap(partial(labels_of, start))(state))
+    worst = np.linalg.norm(found - some, axis=-1).max(1)
+    usable &= worst < max(_SLIP_MM, _SLIP_TIMES * float(np.median(worst[usable])))
     some, valid = some[usable], valid[usable]
     state = jax.tree.map(lambda a: a[usable], state)
     middle = jnp.asarray(some.mean(1))
     state = state._replace(position=state.position - middle)
     near = jnp.asarray(some) - middle[:, None]
-    return _fit(start, state, near, valid, jnp.asarray(_reach(start, skeleton, axes)), ROUNDS)[0]
+    reach = jnp.asarray(_reach(start, skeleton, axes))
+    subject = _fit(start, state, near, valid, reach, ROUNDS)[0]
+    adult = bones_of(_unit())
+    usual = np.asarray(adult.lengths * (start.bones.base[0, 1] / adult.base[0, 1]))
+    own = np.asarray(subject.bones.lengths)
+    strange = ~((own < _STRANGE * usual) & (own > usual / _STRANGE))
+    if strange.any():
+        f = int(np.argmax(strange.any(1)))
+        raise InputError(
+            f"the bones of the {FINGERS[f]} measure {', '.join(f'{v:.0f}' for v in own[f])} mm, "
+            f"expected about {', '.join(f'{v:.0f}' for v in usual[f])} mm for a hand of this size: "
+            "joints of one hand, in the data set's order, units and format"
+        )
+    return subject

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from hpe_jax.errors import InputError
 from hpe_jax.hand.kinematics import FINGER_LIMITS, THUMB_LIMITS
+from hpe_jax.hand.solve import UNREACHABLE
 
 # How far the angles of a frame are from those of its pose (standard deviation).
 VARIED = np.radians(4.0).astype(np.float32)
@@ -42,7 +43,7 @@ def read_bank(paths: str) -> PoseBank:
 
     Args:
       paths: of `angles.npz` files of `launch.joints_to_angles --axes=template`, with commas
-        between them. Frames without a pose (NaN) are left out.
+        between them. Frames without a pose (NaN), or whose joints it does not reach, are left out.
     Raises:
       InputError: a file that cannot be read, is none of these, or has no pose.
     """
@@ -55,6 +56,7 @@ def _read(path: str) -> list[np.ndarray]:
     try:
         with np.load(path) as file:
             arrays = [np.asarray(file[name], np.float32) for name in _SHAPES]
+            off = np.asarray(file["error_mm"], np.float32)
             axes = str(file["axes"])
     except OSError as error:
         raise InputError(f"{path}: cannot be read, {expected}") from error
@@ -63,9 +65,11 @@ def _read(path: str) -> list[np.ndarray]:
     if axes != "template":
         raise InputError(f"{path}: holds angles about the axes of one subject's hand, {expected}")
     count = arrays[0].shape[:1]
-    if any(a.shape != count + s for a, s in zip(arrays, _SHAPES.values(), strict=True)):
+    shapes = [count + s for s in _SHAPES.values()]
+    if off.shape[:1] != count or [a.shape for a in arrays] != shapes:
         raise InputError(f"{path}: arrays of other shapes, {expected}")
     kept = np.all([np.isfinite(a.reshape(len(a), -1)).all(1) for a in arrays], 0)
+    kept &= np.nan_to_num(off.reshape(len(off), -1)).max(1) <= UNREACHABLE
     if not kept.any():
         raise InputError(f"{path}: no frame has a pose, {expected}")
     return [a[kept] for a in arrays]

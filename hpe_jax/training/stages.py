@@ -35,7 +35,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
     metrics: dict[str, Any] | None = None
     for name in config.order:
         stage, folder = config.stages[name], Path(workdir) / name
-        metrics = finished(stage, folder) or loop.run(stage, folder)
+        metrics = finished(stage, folder)
+        print(f"stage {name}: {'finished, in' if metrics else 'in'} {folder}", flush=True)
+        metrics = metrics or loop.run(stage, folder)
         if metrics is None:
             break
     return metrics

@@ -79,6 +79,27 @@ def test_axes_of_the_template_make_angles_those_of_any_hand():
     assert apart < 3.5 and apart < off("own")[1]
 
 
+def test_slips_of_labels_are_not_measured(recorded):
+    subject, joints = recorded
+    slips = joints.copy()
+    slips[::10, 20, 2] += 200.0  # The tip of the thumb: the bone before it and its own.
+    slips[5, 3] += [0.0, 400.0, 0.0]
+    found = measure(slips, "msra", frames=FRAMES)
+    clean = measure(joints, "msra", frames=FRAMES)
+    np.testing.assert_allclose(found.bones.lengths, clean.bones.lengths, atol=0.5)
+    error = frames_to_poses(found, slips, "msra").error
+    assert np.median(error) < 0.2 and error[5].max() > 100
+    np.testing.assert_allclose(found.bones.lengths[:4], subject.bones.lengths[:4], atol=0.01)
+
+
+def test_bones_of_no_hand_are_refused(recorded):
+    _, joints = recorded
+    joints = joints.copy()
+    joints[:, 4] += 5 * (joints[:, 4] - joints[:, 3])
+    with pytest.raises(InputError, match="bones of the index measure .* mm, expected about"):
+        measure(joints, "msra", frames=FRAMES)
+
+
 def test_nothing_to_measure_is_said(recorded):
     _, joints = recorded
     with pytest.raises(InputError, match="64 frames of joints: expected at least one"):

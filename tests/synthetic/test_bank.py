@@ -19,7 +19,7 @@ FINGERS = np.radians(
     ]
 ).astype(np.float32)
 THUMB = np.radians([[-25, 60, 0, 65, 85], [20, 40, 30, 20, 20]]).astype(np.float32)
-ARRAYS = {"fingers": FINGERS, "thumb": THUMB}
+ARRAYS = {"fingers": FINGERS, "thumb": THUMB, "error_mm": np.full((2, 14), 0.5, "f4")}
 
 
 @pytest.fixture
@@ -53,10 +53,13 @@ def joints_of(source, count):
 def test_files_follow_one_another_without_frames_that_have_no_pose(file):
     gap = FINGERS.copy()
     gap[0, 2, 1] = np.nan
-    bank = read_bank(f"{file()}, {file('more.npz', fingers=gap)}")
-    assert [len(a) for a in bank] == [3, 3]
-    np.testing.assert_array_equal(bank.fingers, FINGERS[[0, 1, 1]])
-    np.testing.assert_array_equal(bank.thumb, THUMB[[0, 1, 1]])
+    far = ARRAYS["error_mm"].copy()
+    far[1, 5], far[0, 2] = 25.0, np.nan  # One joint out of reach, one that is not labelled.
+    more = file("more.npz", fingers=gap), file("far.npz", error_mm=far)
+    bank = read_bank(f"{file()}, {', '.join(more)}")
+    assert [len(a) for a in bank] == [4, 4]
+    np.testing.assert_array_equal(bank.fingers, FINGERS[[0, 1, 1, 0]])
+    np.testing.assert_array_equal(bank.thumb, THUMB[[0, 1, 1, 0]])
 
 
 def test_bad_files_are_one_clear_line(file, tmp_path):
@@ -69,6 +72,7 @@ def test_bad_files_are_one_clear_line(file, tmp_path):
         file("own.npz", axes="own"): "axes of one subject's hand",
         file("shapes.npz", thumb=THUMB[:, :4]): "arrays of other shapes",
         file("long.npz", thumb=THUMB[:1]): "arrays of other shapes",
+        file("few.npz", error_mm=np.zeros((1, 14))): "arrays of other shapes",
         str(tmp_path / "text.npz"): "expected angles.npz",
         str(tmp_path / "other.npz"): "expected angles.npz",
         str(tmp_path / "array.npy"): "expected angles.npz",
@@ -149,6 +153,6 @@ def test_training_frames_show_the_bank_and_test_frames_do_not(file):
 
 
 def test_bank_is_a_pytree_that_can_be_an_argument():
-    bank = PoseBank(*(jnp.asarray(a) for a in ARRAYS.values()))
+    bank = PoseBank(jnp.asarray(FINGERS), jnp.asarray(THUMB))
     one = jax.jit(draw_poses, static_argnums=2)(bank, jax.random.key(0), 2)
     assert [a.shape for a in one] == [(2, 4, 4), (2, 5)]
