@@ -16,16 +16,14 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import InputError, one_line
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
-from hpe_jax.metrics.errors import errors
 from hpe_jax.synthetic import make_source
 from hpe_jax.training.checkpoints import load_model
-from hpe_jax.training.evaluation import Evaluator, constant_pose
+from hpe_jax.training.evaluation import Evaluator
+from hpe_jax.training.results import score
 from hpe_jax.training.step import make_mesh
 
 
@@ -64,14 +62,13 @@ def table(models: list[str], files: str, frames: int = 0) -> list[str]:
         for kind, poses in (("procedural", ""), (files, files)):
             source = make_source(config.data, "test", 0, test_poses=poses)
             e = Evaluator(method, source, make_mesh(), batch=32, frames=frames)(variables)
-            error = errors(e.pred, e.true, e.valid)
-            constant = errors(constant_pose(e.true, e.valid, e.centre), e.true, e.valid)
-            cells = [Path(workdir).name, kind, f"{np.nanmean(error):.2f} mm"]
-            cells += [f"{np.nanmean(constant):.2f} mm"]
-            cells += [f"{100 * (error.max(1) <= 40).mean():.1f} %"]
+            figures = score(e, source)
+            cells = [Path(workdir).name, kind, f"{figures['mean_error_mm']:.2f} mm"]
+            cells += [f"{figures['baseline_mean_error_mm']:.2f} mm"]
+            cells += [f"{100 * figures['success_40mm']:.1f} %"]
             lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], flush=True)
-    lines += ["", f"Synthetic hands, {len(error):,} test frames, centres `{config.data.centre}`."]
+    lines += ["", f"Synthetic hands, {len(e.true):,} test frames, centres `{config.data.centre}`."]
     return lines
 
 

@@ -85,8 +85,8 @@ def _doubt(path: str, values: Float[np.ndarray, "N J 3"], form: str) -> None:
     if not len(numbers):
         return
     positive = (numbers >= 0).mean()
-    other = {"uvd": "xyz", "xyz": "uvd"}[form]
-    if positive < 0.9 if form == "uvd" else positive == 1:
+    doubtful, other = (positive < 0.9, "xyz") if form == "uvd" else (positive == 1, "uvd")
+    if doubtful:
         print(
             f"{path}: {positive:.0%} of the first two coordinates are positive, read as "
             f"--format={form}; is it --format={other}?",
