@@ -50,6 +50,7 @@ def experiment(dataset: str) -> ConfigDict:
                     "forearm": True,
                     "clean": False,  # whether batches also hold the depth before the sensor
                     "subjects": 0,  # hands of the training frames; 0 = another one every frame
+                    "proportions": "usual",  # usual | wide, of those hands
                     # Training poses: "" = procedural, or angles.npz files of
                     # `launch.joints_to_angles --axes=template`, commas between them.
                     "poses": "",

@@ -106,4 +106,4 @@ def test_tiny_run_leaves_everything(tmp_path):
     # A finished run is evaluated again, not trained; another model is refused.
     result = run(CONFIG + ":quick", f"--workdir={tmp_path}", *small, "--config.method.sigma=2.0")
     assert result.returncode == 2
-    assert "method.sigma is 1.7 there, 2.0 here" in result.stderr
+    assert "method.sigma is 1.5 there, 2.0 here" in result.stderr

@@ -24,7 +24,7 @@ from hpe_jax.kernels.localise import localise
 from hpe_jax.synthetic.bank import PoseBank, read_bank
 from hpe_jax.synthetic.base_hands import stacked_base_hands
 from hpe_jax.synthetic.mesh import HandMesh, posed_vertices
-from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
+from hpe_jax.synthetic.poses import PROPORTIONS, VIEWS, sample_hand, sample_shape
 from hpe_jax.synthetic.rasterise import rasterise
 from hpe_jax.synthetic.render import render_depth
 from hpe_jax.synthetic.scene import background, put_behind
@@ -54,6 +54,7 @@ def render_frame(
     whole: bool = False,
     clean: bool = False,
     subjects: int = 0,
+    proportions: str = "usual",
     centres: Array | None = None,
     bank: PoseBank | None = None,
     hands: HandMesh | None = None,
@@ -74,6 +75,7 @@ def render_frame(
       whole: every k-th pixel of the camera's image, with what is behind the hand, not a patch.
       clean: whether the frame also holds "clean", its depth before the sensor.
       subjects: how many hands the training frames show in turn; 0 = another one every frame.
+      proportions: of training subjects (`poses.PROPORTIONS`).
       centres: (N, 3) mm, those of "file" by index.
       bank: poses to take instead of the procedural ones.
       hands: meshes stacked along a leading axis, one of which each subject has, reshaped to its
@@ -89,7 +91,7 @@ def render_frame(
         if subjects:
             subject = jax.random.fold_in(jax.random.key(seed), index % subjects)
     k = jax.random.split(key, 6)
-    shape = sample_shape(subject, held_out=test)
+    shape = sample_shape(subject, test, proportions)
     pose, local, _ = sample_hand(k[0], shape, VIEWS[dataset], bank)
     points = place(local, pose)
     joints = labels(points, shape, dataset)
@@ -161,8 +163,8 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
       test_poses: files of poses (`bank.read_bank`) that the test frames take. By default they are
         procedural, whatever training's are, so that results can be compared.
     Raises:
-      InputError: an unknown data set or kind of hand, a centre that rendered frames do not have,
-        or files of poses that are none.
+      InputError: an unknown data set, kind of hand or range of proportions, a centre that rendered
+        frames do not have, or files of poses that are none.
     """
     if config.dataset not in VIEWS:
         raise InputError(f"data.dataset={config.dataset!r}: expected one of {sorted(VIEWS)}")
@@ -171,6 +173,11 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
     kind = config.synthetic.get("hand", "spheres")
     if kind not in ("spheres", "skinned"):
         raise InputError(f"data.synthetic.hand={kind!r}: expected spheres or skinned")
+    proportions = config.synthetic.get("proportions", "usual")
+    if proportions not in PROPORTIONS:
+        raise InputError(
+            f"data.synthetic.proportions={proportions!r}: expected one of {sorted(PROPORTIONS)}"
+        )
     centres = _file_centres(config, split) if config.centre == "file" else None
     files = test_poses if split == "test" else config.synthetic.get("poses", "")
     frame = partial(
@@ -188,6 +195,7 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
         whole=bool(config.get("whole", False)),
         clean=bool(config.synthetic.get("clean", False)),
         subjects=int(config.synthetic.get("subjects", 0)),
+        proportions=proportions,
         centres=centres,
         bank=read_bank(files) if files else None,
         hands=stacked_base_hands() if kind == "skinned" else None,

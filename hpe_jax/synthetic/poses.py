@@ -32,6 +32,25 @@ TRAIN_SCALE = (0.76, 1.06)
 TEST_SCALE = (0.72, 1.10)
 
 
+class Spread(NamedTuple):
+    """How far proportions lie from the template's, either way: of the whole palm, of each of its
+    axes, of all fingers and of each; and the least and the greatest thickness."""
+
+    palm: float
+    axes: float
+    fingers: float
+    finger: float
+    thickness: tuple[float, float]
+
+
+# Test subjects are always "usual" ones. "wide" holds the hand of the Kinect v2 frames: the surface
+# fitted to them has a palm an eighth smaller for its fingers than "usual" reaches.
+PROPORTIONS = {
+    "usual": Spread(0.0, 0.08, 0.07, 0.04, (0.85, 1.2)),
+    "wide": Spread(0.11, 0.07, 0.13, 0.05, (0.85, 1.3)),
+}
+
+
 class View(NamedTuple):
     """How far hands are from a data set's camera, and how far off its axis (mm, tangents)."""
 
@@ -47,9 +66,20 @@ VIEWS = {
 }
 
 
-def sample_shape(key: PRNGKeyArray, held_out: bool) -> HandShape:
-    """A subject. `held_out` ones have hand sizes outside the training range."""
+def sample_shape(key: PRNGKeyArray, held_out: bool, proportions: str = "usual") -> HandShape:
+    """A subject.
+
+    Args:
+      key: of one subject.
+      held_out: whether its size lies outside the training range; its proportions are usual.
+      proportions: which of `PROPORTIONS` a training subject's are drawn from.
+    """
     k = jax.random.split(key, 6)
+    spread = PROPORTIONS["usual" if held_out else proportions]
+
+    def about_0(key: PRNGKeyArray, shape: tuple[int, ...], most: float) -> Array:
+        return jax.random.uniform(key, shape, minval=-most, maxval=most)
+
     if held_out:
         u = jax.random.uniform(k[0], (), minval=-1.0, maxval=1.0)
         small = TRAIN_SCALE[0] + (TRAIN_SCALE[0] - TEST_SCALE[0]) * jnp.minimum(u, 0.0)
@@ -57,13 +87,15 @@ def sample_shape(key: PRNGKeyArray, held_out: bool) -> HandShape:
         scale = jnp.where(u < 0.0, small, large)
     else:
         scale = jax.random.uniform(k[0], (), minval=TRAIN_SCALE[0], maxval=TRAIN_SCALE[1])
+    palm = 1.0 + about_0(k[1], (3,), spread.axes)
+    if spread.palm:
+        palm += about_0(jax.random.fold_in(k[1], 1), (), spread.palm)
+    thin, thick = spread.thickness
     return HandShape(
         scale=scale,
-        palm=1.0 + jax.random.uniform(k[1], (3,), minval=-0.08, maxval=0.08),
-        fingers=1.0
-        + jax.random.uniform(k[2], (), minval=-0.07, maxval=0.07)
-        + jax.random.uniform(k[3], (5,), minval=-0.04, maxval=0.04),
-        thickness=jax.random.uniform(k[4], (), minval=0.85, maxval=1.2),
+        palm=palm,
+        fingers=1.0 + about_0(k[2], (), spread.fingers) + about_0(k[3], (5,), spread.finger),
+        thickness=jax.random.uniform(k[4], (), minval=thin, maxval=thick),
         forearm=jax.random.uniform(
             k[5], (2,), minval=jnp.array([0.85, 0.8]), maxval=jnp.array([1.35, 1.5])
         ),

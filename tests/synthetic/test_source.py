@@ -97,6 +97,39 @@ def test_test_subjects_are_smaller_or_larger_than_any_in_training():
     assert ((test < poses.TRAIN_SCALE[0]).mean() > 0.3) and ((test > 1.0).mean() > 0.3)
 
 
+def test_wide_proportions_change_training_subjects_alone():
+    """The test split is one and the same whatever training sees; a palm may then be a fifth
+    smaller for its fingers than the template's, as that of the Kinect frames is."""
+    keys = jax.random.split(jax.random.key(0), 2000)
+
+    def ratio(held_out, proportions):
+        shape = jax.vmap(lambda k: poses.sample_shape(k, held_out, proportions))(keys)
+        assert (0.8 <= shape.palm).all() and (shape.palm <= 1.2).all()
+        assert (0.8 <= shape.fingers).all() and (shape.fingers <= 1.2).all()
+        return np.asarray(shape.fingers[:, :4].mean(1) / shape.palm.mean(1))
+
+    usual, wide, test = ratio(False, "usual"), ratio(False, "wide"), ratio(True, "wide")
+    np.testing.assert_array_equal(test, ratio(True, "usual"))
+    assert (usual > 1.2).mean() == 0.0 and 0.01 < (wide > 1.2).mean() < 0.15
+    assert usual.std() < 0.07 < 0.08 < wide.std()
+
+    def frames(split, proportions):
+        data = config()
+        data.synthetic.proportions = proportions
+        source = make_source(data, split, 0)
+        return np.asarray(jax.jit(source.expand)(source.load(np.arange(4)))["depth"])
+
+    np.testing.assert_array_equal(frames("test", "wide"), frames("test", "usual"))
+    assert (frames("train", "wide") != frames("train", "usual")).any()
+
+
+def test_unknown_proportions_are_refused():
+    data = config()
+    data.synthetic.proportions = "odd"
+    with pytest.raises(InputError, match="proportions='odd': expected one of .'usual', 'wide'."):
+        make_source(data, "train", 0)
+
+
 def test_poses_keep_their_limits_and_do_not_intersect():
     shape = poses.sample_shape(jax.random.key(1), held_out=False)
     view = poses.VIEWS["nyu"]
