@@ -14,7 +14,7 @@ variant    what it is                                      hardware and time
 `long`     `quick` with seven times the examples           the better part of an hour of those
 ========== =============================================== ===================================
 
-On synthetic-nyu `quick` reaches 16.1 mm and `long` 8.7 mm (best constant pose 51.3 mm, centres
+On synthetic-nyu `quick` reaches 14.3 mm and `long` 8.7 mm (best constant pose 51.3 mm, centres
 `com`).
 
 The paper reports 8.42 mm on NYU with an ensemble of ten models and refined centres; a single

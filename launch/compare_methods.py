@@ -37,6 +37,8 @@ from ml_collections import ConfigDict
 
 from hpe_jax.errors import InputError, one_line
 
+# What some configs change of the training frames: here all have the same.
+ALIKE = ("--config.data.synthetic.proportions=usual",)
 # Fields of `method` that change how a model is read, not how it is trained.
 READING = ("decode", "top_k", "candidates", "kernel_mm", "iterations", "weighted")
 BATCH = 8
@@ -62,14 +64,15 @@ def main() -> int:
 
 def compare(names: list[str], out: Path, examples: int, overrides: list[str]) -> None:
     """Train what is not trained yet, and write the table; see the module's docstring."""
-    configs = {name: load_config(name, examples, overrides) for name in names}
+    alike = [*ALIKE, *overrides]
+    configs = {name: load_config(name, examples, alike) for name in names}
     trained: dict[str, str] = {}
     rows = []
     for name, config in configs.items():
         first = trained.setdefault(training_key(config), name)
         workdir = out / slug(name)
         if first == name:
-            train(name, workdir, config, overrides)
+            train(name, workdir, config, alike)
         else:
             read_again(out / slug(first), workdir, config)
         rows.append(row(name, workdir, out / slug(first), flat(config)))

@@ -65,6 +65,16 @@ def test_examples_are_counted_with_the_batch_that_is_used():
     assert (config.steps, config.data.centre, config.method.scale) == (50, "gt", (1, 2))
 
 
+def test_all_train_on_the_same_frames():
+    """Whatever subjects a config's own training has."""
+    name = f"{ROOT}/configs/v2v_nyu.py:quick"
+    own = compare_methods.load_config(name, 800, [])
+    alike = compare_methods.load_config(name, 800, [*compare_methods.ALIKE])
+    other = compare_methods.load_config(f"{ROOT}/configs/hourglass3d_nyu.py:quick", 800, [])
+    assert own.data.synthetic != other.data.synthetic
+    assert alike.data.synthetic == other.data.synthetic
+
+
 def test_a_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
     config = compare_methods.load_config(f"{ROOT}/configs/v2v_nyu.py:quick", 800, [])
     (tmp_path / "metrics.json").write_text("{}")
