@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from hpe_jax.camera import xyz_to_uvd
 from hpe_jax.kernels.localise import segment_hand
@@ -12,15 +12,15 @@ from hpe_jax.kernels.localise import segment_hand
 DEPTH_BEHIND_MM = 40.0
 
 
-def inside_hand(
+def joints_inside(
     joints: Float[np.ndarray, "J 3"],
     depth: Float[np.ndarray, "H W"],
     corner: Float[np.ndarray, "2"],
     camera: Float[np.ndarray, "4"],
     centre: Float[np.ndarray, "3"],
     cube_mm: float,
-) -> float:
-    """Share of joints that project onto the hand and lie 0-40 mm behind its surface.
+) -> Bool[np.ndarray, " J"]:
+    """Which joints project onto the hand and lie 0-40 mm behind its surface.
 
     Args:
       joints: mm, camera space.
@@ -31,8 +31,8 @@ def inside_hand(
       cube_mm: edge of that cube, which segments the hand (`segment_hand`).
 
     Returns:
-      A fraction, 0-1. A joint whose nearest pixel is outside the patch, has no reading, or
-      shows something other than the hand is not inside.
+      A joint whose nearest pixel is outside the patch, has no reading, or shows something other
+      than the hand is not inside.
     """
     corner, camera, centre = np.asarray(corner), np.asarray(camera), np.asarray(centre)
     hand = np.asarray(segment_hand(depth, corner, camera, centre, cube_mm))
@@ -46,4 +46,16 @@ def inside_hand(
     visible &= (uv >= 0).all(1) & (uv[:, 0] < width) & (uv[:, 1] < height)
     u, v = (np.where(visible, uv[:, axis], 0).astype(int) for axis in (0, 1))
     behind = joints[:, 2] - depth[v, u]
-    return float((visible & hand[v, u] & (behind >= 0) & (behind <= DEPTH_BEHIND_MM)).mean())
+    return visible & hand[v, u] & (behind >= 0) & (behind <= DEPTH_BEHIND_MM)
+
+
+def inside_hand(
+    joints: Float[np.ndarray, "J 3"],
+    depth: Float[np.ndarray, "H W"],
+    corner: Float[np.ndarray, "2"],
+    camera: Float[np.ndarray, "4"],
+    centre: Float[np.ndarray, "3"],
+    cube_mm: float,
+) -> float:
+    """Share of joints inside the hand, 0-1; arguments as for `joints_inside`."""
+    return float(joints_inside(joints, depth, corner, camera, centre, cube_mm).mean())

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpe_jax.kernels.localise import segment_hand
-from hpe_jax.metrics.inside import inside_hand
+from hpe_jax.metrics.inside import inside_hand, joints_inside
 
 CAMERA = np.array([100.0, 110.0, 20.0, 16.0])
 CORNER = np.array([4.0, 3.0])
@@ -54,3 +54,4 @@ def test_a_plane():
     shares = [inside_hand(j[None], depth, CORNER, CAMERA, CENTRE, 250) for j in joints]
     assert shares == [1, 1, 1, 0, 0, 0, 0]
     assert inside_hand(joints, depth, CORNER, CAMERA, CENTRE, 250) == 3 / 7
+    assert joints_inside(joints, depth, CORNER, CAMERA, CENTRE, 250).tolist() == shares
