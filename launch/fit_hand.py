@@ -6,7 +6,7 @@
 For a NYU model and frames of one hand that nobody has labelled. From the model's joints the sphere
 mesh of `synthetic.surface` is fitted to every frame's readings: one subject's proportions for all
 frames, a pose for each, several starts a frame, the best kept. Its labels are then as near to true
-joints as that surface and depth allow, and `inside_hand` of these says what a perfect model could
+joints as that surface and depth allow, and `inside_hand` of them says what a perfect model could
 reach. Leaves `OUT/fit.json`, printed too, `fit.npz` (joints, misfits) and `fit.png`, every eighth
 frame with the model's joints and the fitted ones: look at it before believing the figures. 100
 frames take five minutes on two CPU cores.
@@ -30,11 +30,11 @@ from PIL import Image
 from hpe_jax import camera as cameras
 from hpe_jax.atomic import write_atomic
 from hpe_jax.camera_flag import parse_camera
-from hpe_jax.datasets.depth_io import read_depth
+from hpe_jax.datasets.depth_io import list_frames, read_depth
 from hpe_jax.errors import InputError, one_line
 from hpe_jax.hand.kinematics import HandPoints, HandPose, HandShape
 from hpe_jax.hand.skeletons import NYU
-from hpe_jax.metrics.inside import inside_hand
+from hpe_jax.metrics.inside import joints_inside
 from hpe_jax.metrics.overlay import grid, overlay
 from hpe_jax.predictor import Predictor
 from hpe_jax.synthetic.distance import signed_distance
@@ -45,15 +45,9 @@ from launch.surface_fit import STEPS, Seen, fit, look, surface
 
 
 def by_joint(joints: np.ndarray, depths: list, camera: np.ndarray, centres, cube) -> np.ndarray:
-    """Share of frames in which each joint is inside the hand (`inside_hand`)."""
-    zero = np.zeros(2, np.float32)
-    return np.mean(
-        [
-            [inside_hand(joint[None], depth, zero, camera, centre, cube) for joint in frame]
-            for frame, depth, centre in zip(joints, depths, centres, strict=True)
-        ],
-        0,
-    )
+    """Share of frames in which each joint is inside the hand (`joints_inside`)."""
+    zero, frames = np.zeros(2, np.float32), zip(joints, depths, centres, strict=True)
+    return np.mean([joints_inside(j, depth, zero, camera, c, cube) for j, depth, c in frames], 0)
 
 
 def distance(seen: Seen, pose: HandPose, points: HandPoints, shape: HandShape) -> float:
@@ -77,13 +71,15 @@ def measure(predictor: Predictor, depths: list, camera: np.ndarray, steps: int =
       steps: of each descent.
 
     Raises:
-      InputError: a model of other joints, or a frame without a hand.
+      InputError: a model of other joints, a frame without a hand, or answers that are no hand's.
     """
     if predictor.skeleton is not NYU:
         raise InputError(f"the model's joints are {predictor.skeleton_name}'s; expected nyu's")
-    answers = [a for depth in depths if (a := predictor(depth, camera)) is not None]
-    if len(answers) < len(depths):
-        raise InputError(f"no hand found in {len(depths) - len(answers)} of {len(depths)} frames")
+    answers = []
+    for number, depth in enumerate(depths, 1):
+        if (answer := predictor(depth, camera)) is None:
+            raise InputError(f"frame {number} of {len(depths)}: no hand found")
+        answers.append(answer)
     cube = predictor.cube_mm
     joints = np.stack([a.joints for a in answers])
     centres = [a.located for a in answers]
@@ -154,10 +150,9 @@ def main() -> int:
     out = Path(args.out)
     try:
         camera = np.array(parse_camera(args.camera.split(",")), np.float32)
-        files = sorted(Path(args.frames).glob("*.png"))
-        if not files:
-            raise InputError(f"--frames={args.frames}: expected a folder with PNG depth images")
-        depths = [read_depth(file) for file in files]
+        files = list_frames(args.frames)
+        depths = [read_depth(files[0])]
+        depths += [read_depth(file, size=depths[0].shape) for file in files[1:]]
         if args.hand == "left":
             camera = np.asarray(cameras.mirror_camera(camera, depths[0].shape[1]))
             depths = [np.ascontiguousarray(depth[:, ::-1]) for depth in depths]

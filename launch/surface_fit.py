@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from jax.scipy.ndimage import map_coordinates
 from scipy.ndimage import distance_transform_edt
 
 from hpe_jax import camera as cameras
+from hpe_jax.errors import InputError
 from hpe_jax.hand.inverse import rotation_step
 from hpe_jax.hand.kinematics import (
     FINGER_LIMITS,
@@ -25,15 +27,18 @@ from hpe_jax.hand.kinematics import (
     palm_points,
     place,
 )
-from hpe_jax.hand.skeletons import NYU
+from hpe_jax.hand.solve import frames_to_poses
+from hpe_jax.hand.subject import template
 from hpe_jax.kernels.localise import segment_hand
 from hpe_jax.synthetic.distance import signed_distance
+from hpe_jax.synthetic.poses import WRIST_LIMITS
 from hpe_jax.synthetic.surface import HAND, HAND_AND_FOREARM, SphereMesh, hand_surface
+from hpe_jax.training.progress import time_left
 
 POINTS = 600  # readings of a frame that the surface is fitted to
 EDGE = 208  # pixels of the square about the hand that is looked at
 FOREARM_MM = 230.0
-WRIST_LIMITS = np.radians([[-85.0, 70.0], [-50.0, 40.0]])
+SOFT = 3.0  # logits of starts: further out angles hardly move
 # Thumbs (`kinematics.THUMB_LIMITS`, degrees) to start from: out, along the index, across the palm.
 THUMBS = ((40, 30, 45, 10, 10), (0, 45, 60, 50, 60), (-15, 50, 80, 30, 20), (-5, 25, 40, 60, 75))
 STEPS = 300
@@ -86,9 +91,9 @@ def look(depth: np.ndarray, camera: np.ndarray, centre: np.ndarray, cube: float,
     }
 
 
-def subject(logits: jax.Array) -> HandShape:
-    """Proportions from twelve unknowns, 0 = the template's."""
-    x = jnp.tanh(logits)
+def subject(size: jax.Array) -> HandShape:
+    """Proportions from twelve unknowns, 0 = those of a usual hand."""
+    x = jnp.tanh(size)
     return HandShape(
         scale=0.95 * jnp.exp(0.3 * x[0]),
         palm=1.0 + 0.15 * x[1:4],
@@ -101,6 +106,12 @@ def subject(logits: jax.Array) -> HandShape:
 def between(logits: jax.Array, limits: np.ndarray) -> jax.Array:
     """Angles within their limits, which no logit reaches."""
     return limits[:, 0] + (limits[:, 1] - limits[:, 0]) * jax.nn.sigmoid(logits)
+
+
+def logits(angles: jax.Array, limits: np.ndarray) -> jax.Array:
+    """The inverse of `between`, at most `SOFT` either way."""
+    share = (angles - limits[:, 0]) / (limits[:, 1] - limits[:, 0])
+    return jnp.clip(jax.scipy.special.logit(jnp.clip(share, 1e-3, 1.0 - 1e-3)), -SOFT, SOFT)
 
 
 def posed(x: Unknowns, start: jax.Array, shape: HandShape) -> tuple:
@@ -125,24 +136,21 @@ def rounded(x: jax.Array, scale: float) -> jax.Array:
 def misfit(
     x: Unknowns,
     start: jax.Array,
-    logits: jax.Array,
+    size: jax.Array,
     seen: Seen,
     camera: jax.Array,
     weights: tuple[float, float],
 ) -> jax.Array:
     """How badly a pose explains a frame, about mm^2: readings off the surface, flesh outside the
     silhouette or in front of readings; and, by the second weight, labels off the model's."""
-    shape = subject(logits)
+    shape = subject(size)
     pose, points, found = posed(x, start, shape)
     mesh = surface(points, shape, pose)
     off = rounded(signed_distance(seen.points, mesh, HAND_AND_FOREARM), 12.0)
     data = (off * seen.counts).sum() / jnp.maximum(seen.counts.sum(), 1)
-    c, r = mesh.centres, mesh.radii
-    a, b = HAND.cones[:, 0], HAND.cones[:, 1]
-    c, r = (
-        jnp.concatenate([c[:32], 0.5 * (c[a] + c[b])]),
-        jnp.concatenate([r[:32], (r[a] + r[b]) / 2]),
-    )
+    # The hand's spheres and those half way along its cones.
+    ends = np.concatenate([np.stack([np.unique(HAND.cones)] * 2, 1), HAND.cones])
+    c, r = mesh.centres[ends].mean(1), mesh.radii[ends].mean(1)
     uv = cameras.xyz_to_uvd(c, camera)[:, :2] - seen.corner
     beyond = map_coordinates(seen.outside, [uv[:, 1], uv[:, 0]], 1, mode="nearest") + r - 1.5
     pixel = jnp.clip(jnp.round(uv), 0, EDGE - 1).astype(int)
@@ -155,89 +163,86 @@ def misfit(
 
 
 @partial(jax.jit, static_argnames="steps")
-def descend(x, logits, start, seen, camera, *, weights, steps, rate, shared):
+def descend(x, size, start, seen, camera, *, weights, steps, rate, shared):
     """Adam on all frames at once; with `shared` 1, not 0, on the subject too.
 
     Returns both and each frame's misfit."""
     each = jax.vmap(partial(misfit, weights=weights), (0, 0, None, 0, None))
 
     def total(unknowns):
-        x, logits = unknowns
-        values = each(x, start, logits, seen, camera)
-        return values.sum() + 1.5 * (logits**2).sum(), values
+        x, size = unknowns
+        return each(x, start, size, seen, camera).sum() + 1.5 * (size**2).sum()
 
     optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps, 0.05))
 
     def step(carry, _):
         unknowns, state = carry
-        slopes, _ = jax.grad(total, has_aux=True)(unknowns)
-        slopes = jax.tree.map(jnp.nan_to_num, slopes)
-        slopes = (slopes[0], slopes[1] * shared)
-        updates, state = optimiser.update(slopes, state)
+        poses, sizes = jax.grad(total)(unknowns)
+        updates, state = optimiser.update((poses, sizes * shared), state)
         return (optax.apply_updates(unknowns, updates), state), None
 
-    first = ((x, logits), optimiser.init((x, logits)))
-    ((x, logits), _), _ = jax.lax.scan(step, first, None, length=steps)
-    return x, logits, each(x, start, logits, seen, camera)
+    first = ((x, size), optimiser.init((x, size)))
+    ((x, size), _), _ = jax.lax.scan(step, first, None, length=steps)
+    return x, size, each(x, start, size, seen, camera)
 
 
-def palms(joints: np.ndarray) -> np.ndarray:
-    """Rotations (N, 3, 3) from the palm's axes to the camera's, of NYU's palm and wrists."""
-    ulnar, radial, palm = (joints[:, NYU.index(n)] for n in ("wrist_ulnar", "wrist_radial", "palm"))
-    y = palm - 0.5 * (ulnar + radial)
-    y /= np.linalg.norm(y, axis=-1, keepdims=True)
-    x = radial - ulnar
-    x -= (x * y).sum(-1, keepdims=True) * y
-    x /= np.linalg.norm(x, axis=-1, keepdims=True)
-    return np.stack([x, y, np.cross(x, y)], -1).astype(np.float32)
+def begin(joints: np.ndarray) -> tuple[Unknowns, jax.Array]:
+    """Poses whose labels are nearest to a model's joints, and their rotations.
+
+    Of an adult hand of that size: too little is known to measure this one on a model's answers.
+
+    Raises:
+      InputError: a palm that is a line.
+    """
+    solution = frames_to_poses(template(joints, "nyu"), joints, "nyu")
+    if solution.problems:
+        first, problem = next(iter(solution.problems.items()))
+        raise InputError(f"frame {first + 1}: the model's {problem}")
+    pose, n = solution.pose, len(joints)
+    angles = (logits(pose.fingers, FINGER_LIMITS), logits(pose.thumb, THUMB_LIMITS))
+    return Unknowns(
+        *angles, jnp.zeros((n, 2)), jnp.zeros((n, 3)), pose.position / 10.0
+    ), pose.rotation
 
 
 def fit(seen: Seen, camera: np.ndarray, steps: int = STEPS) -> tuple:
-    """Poses (pose, pivots, labels), the subject and each frame's misfit."""
-    joints = np.asarray(seen.joints)
-    n = len(joints)
-    starts = jnp.asarray(palms(joints))
-    wrists = 0.5 * (joints[:, NYU.index("wrist_ulnar")] + joints[:, NYU.index("wrist_radial")])
-    x = Unknowns(
-        jnp.full((n, 4, 4), -0.7), jnp.zeros((n, 5)), jnp.zeros((n, 2)), jnp.zeros((n, 3)),
-        jnp.asarray(wrists / 10.0, jnp.float32),
-    )  # fmt: skip
+    """Poses (pose, pivots, labels), the subject and each frame's misfit; errors as `begin`."""
+    x, starts = begin(np.asarray(seen.joints))
+    n = len(starts)
     go = partial(descend, start=starts, seen=seen, camera=jnp.asarray(camera))
-    x, logits, _ = go(x, jnp.zeros(12), weights=(0.0, 1.0), steps=steps, rate=0.05, shared=1.0)
-    x, logits, _ = go(x, logits, weights=(1.0, 0.1), steps=steps, rate=0.03, shared=1.0)
-    x, logits, least = go(x, logits, weights=(1.0, 0.0), steps=steps, rate=0.02, shared=1.0)
-    say(f"fitted from the model's joints: misfit {least.mean():.1f}")
-    random = np.random.default_rng(0)
+    x, size, _ = go(x, jnp.zeros(12), weights=(1.0, 0.1), steps=steps, rate=0.03, shared=1.0)
+    x, size, least = go(x, size, weights=(1.0, 0.0), steps=steps, rate=0.02, shared=1.0)
+    print(f"from the model's joints: misfit {least.mean():.1f}", file=sys.stderr, flush=True)
+    random, begun = np.random.default_rng(0), time.monotonic()
     for number in range(2 * len(THUMBS)):
         tried = soft(x)
         if number % 2:  # the pose of the frame before or after it, where this one is
-            shift = 1 if number % 4 == 1 else -1
-            tried = neighbours(tried, starts, shift)
+            tried = neighbours(tried, starts, 1 if number % 4 == 1 else -1)
         else:
-            low, high = THUMB_LIMITS.T
-            share = np.clip((np.radians(THUMBS[number // 2]) - low) / (high - low), 0.06, 0.94)
-            thumb = jnp.tile(jnp.asarray(np.log(share / (1 - share)), jnp.float32), (n, 1))
+            thumb = logits(jnp.radians(jnp.array(THUMBS[number // 2])), THUMB_LIMITS)
             stir = jnp.asarray(random.normal(0.0, 0.5, (n, 4, 4)), jnp.float32)
-            tried = tried._replace(thumb=thumb, fingers=tried.fingers + stir)
+            tried = tried._replace(thumb=jnp.tile(thumb, (n, 1)), fingers=tried.fingers + stir)
         tried, _, value = go(
-            tried, logits, weights=(1.0, 0.0), steps=steps // 2, rate=0.04, shared=0.0
+            tried, size, weights=(1.0, 0.0), steps=steps // 2, rate=0.04, shared=0.0
         )
         better = value < least
-        x = jax.tree.map(
-            lambda new, old, b=better: jnp.where(b.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-            tried,
-            x,
-        )
-        least = jnp.minimum(value, least)
-        of = f"{number + 1}/{2 * len(THUMBS)}"
-        say(f"start {of}: better in {int(better.sum())} frames, misfit {least.mean():.1f}")
-    shape = subject(logits)
+
+        def choose(new: jax.Array, old: jax.Array, better: jax.Array = better) -> jax.Array:
+            return jnp.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+        x, least = jax.tree.map(choose, tried, x), jnp.minimum(value, least)
+        done, of = number + 1, 2 * len(THUMBS)
+        left = time_left((time.monotonic() - begun) / done * (of - done))
+        line = f"start {done}/{of}: better in {int(better.sum())} frames, misfit {least.mean():.1f}"
+        print(f"{line}, {left}", file=sys.stderr, flush=True)
+    shape = subject(size)
     return jax.vmap(posed, (0, 0, None))(x, starts, shape), shape, least
 
 
 def soft(x: Unknowns) -> Unknowns:
     """Angles a little away from their limits, where logits do not move."""
-    clipped = {name: jnp.clip(getattr(x, name), -3, 3) for name in ("fingers", "thumb", "wrist")}
+    names = ("fingers", "thumb", "wrist")
+    clipped = {name: jnp.clip(getattr(x, name), -SOFT, SOFT) for name in names}
     return x._replace(**clipped)
 
 
@@ -252,8 +257,3 @@ def neighbours(x: Unknowns, starts: jax.Array, shift: int) -> Unknowns:
     )
     poses = jax.tree.map(lambda part: jnp.roll(part, shift, 0), x)
     return poses._replace(turn=2.0 * axis / trace[:, None], position=x.position)
-
-
-def say(line: str) -> None:
-    """A line of progress."""
-    print(line, file=sys.stderr, flush=True)

@@ -37,10 +37,10 @@ def test_a_rendered_hand_is_found_again():
     shown = [look(d, camera, t.mean(0), 250.0, 0) for d, t in zip(depths, true, strict=True)]
     assert all(s["counts"].sum() > 300 for s in shown)
     seen = Seen(**{k: jnp.stack([s[k] for s in shown]) for k in shown[0]}, joints=rough)
-    (_, _, found), fitted, misfits = fit(seen, camera, steps=40)
+    (_, _, found), fitted, misfits = fit(seen, camera, steps=150)
     before = np.linalg.norm(rough - true, axis=-1).mean()
     after = np.linalg.norm(np.asarray(found) - true, axis=-1).mean()
-    assert before > 10 and after < 0.8 * before, (before, after)
+    assert before > 10 and after < 0.7 * before, (before, after)
     assert np.isfinite(misfits).all() and 0.6 < fitted.scale < 1.3
 
 
@@ -60,4 +60,4 @@ def test_no_frames_is_one_line(tmp_path):
         [*command, f"--frames={tmp_path}", f"--out={tmp_path}"], capture_output=True, text=True
     )
     assert result.returncode == 2 and not result.stdout and len(result.stderr.splitlines()) == 1
-    assert f"--frames={tmp_path}: expected a folder with PNG depth images" in result.stderr
+    assert f"{tmp_path}: expected depth frames" in result.stderr

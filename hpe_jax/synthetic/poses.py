@@ -26,6 +26,8 @@ from hpe_jax.synthetic.bank import PoseBank, draw_poses
 from hpe_jax.synthetic.surface import RADII, forearm_direction
 
 CANDIDATES = 6
+# Flexion and radial deviation, radians.
+WRIST_LIMITS = np.array([[-1.5, 1.2], [-0.85, 0.65]], np.float32)
 # Sizes relative to the template, which is a large hand. The test split's subjects are smaller
 # or larger than any in training.
 TRAIN_SCALE = (0.76, 1.06)
@@ -43,8 +45,9 @@ class Spread(NamedTuple):
     thickness: tuple[float, float]
 
 
-# Test subjects are always "usual" ones. "wide" holds the hand of the Kinect v2 frames: the surface
-# fitted to them has a palm an eighth smaller for its fingers than "usual" reaches.
+# Test subjects are always "usual" ones. "wide" holds the hand of the Kinect v2 frames: as
+# `launch.fit_hand` finds it, fingers are 1.2 times as long for the palm as the template's, where
+# "usual" ends.
 PROPORTIONS = {
     "usual": Spread(0.0, 0.08, 0.07, 0.04, (0.85, 1.2)),
     "wide": Spread(0.11, 0.07, 0.13, 0.05, (0.85, 1.3)),
@@ -209,7 +212,7 @@ def sample_wrist(key: PRNGKeyArray) -> Float[Array, "2"]:
     wrist = jnp.radians(jnp.array([28.0, 24.0])) * jax.random.normal(k[0], (2,))
     behind = jax.random.bernoulli(k[1], 0.35)
     wrist = jnp.where(behind, wrist + jnp.array([-1.1, 0.0]), wrist)
-    return jnp.clip(wrist, jnp.array([-1.5, -0.85]), jnp.array([1.2, 0.65]))
+    return jnp.clip(wrist, WRIST_LIMITS[:, 0], WRIST_LIMITS[:, 1])
 
 
 def sample_hand(
