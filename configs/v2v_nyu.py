@@ -14,7 +14,7 @@ variant    what it is                                      hardware and time
 `long`     seven times the examples of `quick`             the better part of an hour of those
 ========== =============================================== ===================================
 
-On synthetic-nyu `quick` reaches 14.3 mm and `long` 8.7 mm (best constant pose 51.3 mm, centres
+On synthetic-nyu `quick` reaches 14.3 mm and `long` 8.4 mm (best constant pose 51.3 mm, centres
 `com`).
 
 The paper reports 8.42 mm on NYU with an ensemble of ten models and refined centres; a single
@@ -61,7 +61,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.method.decode = "subvoxel"  # an output voxel is 15.6 mm here
         config.method.kernel_std = 0.0  # He; BatchNorm hides the scale, not its eps
         config.method.output_std = 0.0001  # begins at heatmaps of zero, which most are
-    if variant == "quick":  # `long` was measured without these
         config.method.sigma = 1.5  # 23 mm there; the paper's 1.7 costs half a millimetre
         config.data.synthetic.proportions = "wide"  # real hands differ more than our test subjects
     return config
