@@ -40,6 +40,20 @@ def _normal(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "H W"]:
     return (total - 510.0) / 147.8
 
 
+def _around(z: Float[Array, "H W"]) -> Float[Array, "4 H W"]:
+    """Each pixel's four neighbours; beyond the image's rim, which is no edge, it repeats."""
+    below, above = jnp.concatenate([z[1:], z[-1:]]), jnp.concatenate([z[:1], z[:-1]])
+    right = jnp.concatenate([z[:, 1:], z[:, -1:]], 1)
+    left = jnp.concatenate([z[:, :1], z[:, :-1]], 1)
+    return jnp.stack([below, above, right, left])
+
+
+def _in_steps(z: Float[Array, "H W"], step: Float[Array, ""]) -> Float[Array, "H W"]:
+    """Depth of whole numbers of disparity, `step` mm apart at 700 mm."""
+    per_mm = 700.0**2 / step
+    return per_mm / jnp.maximum(jnp.round(per_mm / jnp.maximum(z, 1.0)), 1.0)
+
+
 def _curtain(keys: PRNGKeyArray, z: Float[Array, "H W"]) -> Float[Array, "H W"]:
     """Mixed pixels: at silhouettes a reading lies between the hand and what is behind it.
 
@@ -50,11 +64,7 @@ def _curtain(keys: PRNGKeyArray, z: Float[Array, "H W"]) -> Float[Array, "H W"]:
     draw = jax.random.uniform(keys[0], (3,))
     outside, inside = jnp.where(draw[0] < 0.75, 0.95, 0.0), draw[1]
     length = 4.0 + 50.0 * draw[2] ** 2
-    # The image's rim is no edge.
-    around = jnp.stack(
-        [jnp.concatenate([z[1:], z[-1:]]), jnp.concatenate([z[:1], z[:-1]]),
-         jnp.concatenate([z[:, 1:], z[:, -1:]], 1), jnp.concatenate([z[:, :1], z[:, :-1]], 1)]
-    )  # fmt: skip
+    around = _around(z)
     trail = -length * jnp.log1p(-_uniform(keys[1], (h, w)))
     beside = around.max(0)  # What a pixel just outside would mix with the background.
     u = _uniform(keys[2], (h, w))
@@ -87,9 +97,7 @@ def sense(
     z = jnp.where(flight, _curtain(k[9:12], z), z)
     seen = z > 0.0
     # Drop-outs: at frayed edges often, on steep surfaces sometimes, anywhere rarely.
-    steep = jnp.maximum(
-        jnp.abs(z - jnp.roll(z, 1, 0)), jnp.abs(z - jnp.roll(z, 1, 1))
-    ) / jnp.maximum(pixel_mm, 1e-3)
+    steep = jnp.abs(_around(z) - z).max(0) / jnp.maximum(pixel_mm, 1e-3)
     at_edge, on_slope = jnp.where(flight, 0.05, 0.3), jnp.clip(0.06 * (steep - 1.5), 0.0, 0.2)
     lose = 0.004 + strength * jnp.where(steep > 6.0, at_edge, on_slope)
     seen &= _uniform(k[1], (h, w)) > lose
@@ -105,6 +113,5 @@ def sense(
     clumps = jax.random.normal(k[5], (CLUMPS, CLUMPS)) * (0.5 + 2.5 * strength)
     coarse = jax.image.resize(clumps, (h, w), "linear")
     z = z + scale * (fine + coarse)
-    step = jax.random.uniform(k[6], (), minval=0.125, maxval=1.6) * scale
-    z = jnp.round(z / jnp.maximum(step, 0.1)) * jnp.maximum(step, 0.1)
+    z = _in_steps(z, jax.random.uniform(k[6], (), minval=0.125, maxval=1.6))
     return jnp.where(seen, z, 0.0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpe_jax.synthetic.sensor import sense
+from hpe_jax.synthetic.sensor import _in_steps, sense
 
 
 def plate(z):
@@ -46,6 +46,25 @@ def test_mixed_pixels_trail_behind_edges_only():
     assert edge.min() > -25  # Never in front.
     outside = (out[:, :16] > 0).any((1, 2))
     assert outside.sum() >= 20
+
+
+def test_silhouettes_lose_as_much_on_every_side():
+    """Left, right, top and bottom: a sensor knows no side, and hands have one."""
+    lost = read(700.0, 512) == 0
+    edges = (lost[:, 20:44, 16], lost[:, 20:44, 47], lost[:, 16, 20:44], lost[:, 47, 20:44])
+    shares = [edge.mean() for edge in edges]
+    middle = lost[:, 26:38, 26:38].mean()
+    assert min(shares) > 1.2 * middle and max(shares) < 1.15 * min(shares), (shares, middle)
+
+
+def test_depth_comes_in_plateaus_that_grow_with_the_square_of_distance():
+    for z, expected in ((700.0, 1.5), (1400.0, 6.0)):
+        slope = jnp.linspace(z - 30, z + 30, 4001)[None]
+        out = np.asarray(_in_steps(slope, jnp.float32(1.5)))[0]
+        levels = np.unique(out)
+        np.testing.assert_allclose(np.diff(levels), expected, rtol=0.1)
+        assert np.abs(out - slope).max() < 0.55 * expected
+    assert np.isfinite(_in_steps(jnp.zeros((2, 2)), jnp.float32(0.125))).all()
 
 
 def test_deterministic():
