@@ -44,11 +44,13 @@ def draw_affine(
       aspect: bounds of the uniform ratio of width to height.
     """
     key_scale, key_angle, key_crop = jax.random.split(key, 3)
+    # Not 0 to 2: `fold_in(key, i)` is `split(key, 3)[i]`.
+    key_aspect = jax.random.fold_in(key, 3)
     limit = jnp.deg2rad(rotation_deg)
     start = jax.random.randint(key_crop, (3,), 0, margin + 1)
     return Affine(
         jax.random.uniform(key_angle, minval=-limit, maxval=limit),
         jax.random.uniform(key_scale, minval=scale[0], maxval=scale[1]),
         margin / 2 - start.astype(jnp.float32),
-        jax.random.uniform(jax.random.fold_in(key, 1), minval=aspect[0], maxval=aspect[1]),
+        jax.random.uniform(key_aspect, minval=aspect[0], maxval=aspect[1]),
     )

@@ -29,3 +29,12 @@ def test_aspect_changes_no_other_draw():
                     for a in ((1.0, 1.0), (0.5, 2.0)))  # fmt: skip
     assert (plain.angle, plain.scale) == (other.angle, other.scale)
     assert 0.5 <= other.aspect <= 2.0 and other.aspect != 1.0
+
+
+def test_draws_are_independent():
+    """Two of them made of one number would show a model one line of a plane."""
+    draws = jax.vmap(
+        lambda k: draw_affine(k, scale=(0.8, 1.2), rotation_deg=30, margin=200, aspect=(0.8, 1.2))
+    )(jax.random.split(jax.random.key(0), 2000))
+    every = [draws.angle, draws.scale, draws.aspect, *draws.shift.T]
+    assert np.abs(np.corrcoef(np.stack(every)) - np.eye(6)).max() < 0.1
