@@ -77,6 +77,13 @@ class HandPoints(NamedTuple):
     origin: Float[Array, "3"]
 
 
+def hand_length(shape: HandShape) -> Float[Array, ""]:
+    """From the wrist to the tip of the middle finger when it is stretched, mm."""
+    middle = 2
+    palm = jnp.linalg.norm(shape.palm * MCP[middle])
+    return shape.scale * (palm + shape.fingers[middle] * PHALANGES[middle].sum())
+
+
 def _chain(
     base: Float[Array, "... 3"],
     forward: Float[Array, "... 3"],

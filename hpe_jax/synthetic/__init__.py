@@ -64,7 +64,8 @@ def render_frame(
     Args:
       index: number of the frame, int32.
       seed: with `test` and the index it decides everything.
-      test: frames of the fixed test split, from subjects whose size is not in training.
+      test: frames of the fixed test split, from subjects with shorter or longer hands
+        than any in training.
       dataset: whose camera and skeleton ("nyu", "icvl", "msra").
       patch, extent_mm: size of the patch in pixels and the least it covers at the hand.
       cube_mm: edge of the hand's cube.

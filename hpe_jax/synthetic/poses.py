@@ -19,6 +19,7 @@ from hpe_jax.hand.kinematics import (
     THUMB_LIMITS,
     HandPose,
     HandShape,
+    hand_length,
     palm_points,
 )
 from hpe_jax.hand.transforms import turn
@@ -28,10 +29,10 @@ from hpe_jax.synthetic.surface import RADII, forearm_direction
 CANDIDATES = 6
 # Flexion and radial deviation, radians.
 WRIST_LIMITS = np.array([[-1.5, 1.2], [-0.85, 0.65]], np.float32)
-# Sizes relative to the template, which is a large hand. The test split's subjects are smaller
-# or larger than any in training.
-TRAIN_SCALE = (0.76, 1.06)
-TEST_SCALE = (0.72, 1.10)
+# Lengths of hands (`hand_length`) relative to the template's, which is large. The test split's
+# subjects have shorter or longer hands than any in training.
+TRAIN_LENGTH = (0.76, 1.06)
+TEST_LENGTH = (0.72, 1.10)
 
 
 class Spread(NamedTuple):
@@ -74,7 +75,8 @@ def sample_shape(key: PRNGKeyArray, held_out: bool, proportions: str = "usual") 
 
     Args:
       key: of one subject.
-      held_out: whether its size lies outside the training range; its proportions are usual.
+      held_out: whether its hand is shorter or longer than any in training; its proportions are
+        usual.
       proportions: which of `PROPORTIONS` a training subject's are drawn from.
     """
     k = jax.random.split(key, 6)
@@ -85,17 +87,17 @@ def sample_shape(key: PRNGKeyArray, held_out: bool, proportions: str = "usual") 
 
     if held_out:
         u = jax.random.uniform(k[0], (), minval=-1.0, maxval=1.0)
-        small = TRAIN_SCALE[0] + (TRAIN_SCALE[0] - TEST_SCALE[0]) * jnp.minimum(u, 0.0)
-        large = TRAIN_SCALE[1] + (TEST_SCALE[1] - TRAIN_SCALE[1]) * jnp.maximum(u, 0.0)
-        scale = jnp.where(u < 0.0, small, large)
+        short = TRAIN_LENGTH[0] + (TRAIN_LENGTH[0] - TEST_LENGTH[0]) * jnp.minimum(u, 0.0)
+        long = TRAIN_LENGTH[1] + (TEST_LENGTH[1] - TRAIN_LENGTH[1]) * jnp.maximum(u, 0.0)
+        length = jnp.where(u < 0.0, short, long)
     else:
-        scale = jax.random.uniform(k[0], (), minval=TRAIN_SCALE[0], maxval=TRAIN_SCALE[1])
+        length = jax.random.uniform(k[0], (), minval=TRAIN_LENGTH[0], maxval=TRAIN_LENGTH[1])
     palm = 1.0 + about_0(k[1], (3,), spread.axes)
     if spread.palm:
         palm += about_0(jax.random.fold_in(k[1], 1), (), spread.palm)
     thin, thick = spread.thickness
-    return HandShape(
-        scale=scale,
+    shape = HandShape(
+        scale=jnp.ones(()),
         palm=palm,
         fingers=1.0 + about_0(k[2], (), spread.fingers) + about_0(k[3], (5,), spread.finger),
         thickness=jax.random.uniform(k[4], (), minval=thin, maxval=thick),
@@ -103,6 +105,9 @@ def sample_shape(key: PRNGKeyArray, held_out: bool, proportions: str = "usual") 
             k[5], (2,), minval=jnp.array([0.85, 0.8]), maxval=jnp.array([1.35, 1.5])
         ),
     )
+    template = shape._replace(palm=jnp.ones(3), fingers=jnp.ones(5))
+    # Proportions alone would make some hands of the test split as long as those of training.
+    return shape._replace(scale=length * hand_length(template) / hand_length(shape))
 
 
 def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array, "5"]]:

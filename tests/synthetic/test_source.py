@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from hpe_jax import camera as cameras
 from hpe_jax.errors import InputError
-from hpe_jax.hand.kinematics import FINGER_LIMITS, THUMB_LIMITS
+from hpe_jax.hand.kinematics import FINGER_LIMITS, THUMB_LIMITS, palm_points
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.synthetic import make_source, poses
 
@@ -88,13 +88,24 @@ def test_the_test_split_is_fixed_and_has_no_jitter():
     np.testing.assert_array_equal(a["centre"], b["centre"])
 
 
-def test_test_subjects_are_smaller_or_larger_than_any_in_training():
-    keys = jax.random.split(jax.random.key(0), 200)
-    train = jax.vmap(lambda k: poses.sample_shape(k, held_out=False).scale)(keys)
-    test = jax.vmap(lambda k: poses.sample_shape(k, held_out=True).scale)(keys)
-    assert train.min() >= poses.TRAIN_SCALE[0] and train.max() <= poses.TRAIN_SCALE[1]
-    assert ((test < poses.TRAIN_SCALE[0]) | (test > poses.TRAIN_SCALE[1])).mean() > 0.99
-    assert ((test < poses.TRAIN_SCALE[0]).mean() > 0.3) and ((test > 1.0).mean() > 0.3)
+def test_test_subjects_have_shorter_or_longer_hands_than_any_in_training():
+    """Measured on the pivots of a posed hand, from the wrist along the middle finger."""
+    keys = jax.random.split(jax.random.key(0), 500)
+
+    def lengths(held_out, proportions):
+        def one(key):
+            shape = poses.sample_shape(key, held_out, proportions)
+            middle = palm_points(shape, jnp.zeros((4, 4)), jnp.zeros(5))[2]
+            steps = jnp.diff(jnp.concatenate([jnp.zeros((1, 3)), middle]), axis=0)
+            return jnp.linalg.norm(steps, axis=-1).sum()
+
+        return np.asarray(jax.vmap(one)(keys))
+
+    test = lengths(True, "usual")
+    for train in (lengths(False, "usual"), lengths(False, "wide")):
+        assert not ((test > train.min()) & (test < train.max())).any()
+        assert (test < train.min()).mean() > 0.3 and (test > train.max()).mean() > 0.3
+        assert 155 < train.min() < 170 and 220 < train.max() < 235  # mm
 
 
 def test_wide_proportions_change_training_subjects_alone():
@@ -208,12 +219,11 @@ def test_so_many_subjects():
 
 
 def test_default_frames_are_those_that_were_measured():
-    """What published figures were trained and tested on: poses recorded before frames could have
-    other poses or skins, pixels when the sensor model was last corrected. Rounding differs between
-    machines, another draw would be far off."""
+    """What published figures were trained and tested on, recorded when sizes and the sensor model
+    were last corrected. Rounding differs between machines, another draw would be far off."""
     recorded = {
-        "train": ([[56.632, 103.843, 688.404], [41.62, 189.635, 930.655]], [423, 237]),
-        "test": ([[337.98, -222.424, 1021.674], [91.815, -196.841, 644.812]], [707, 362]),
+        "train": ([[56.684, 103.204, 689.341], [42.383, 190.953, 930.913]], [418, 231]),
+        "test": ([[337.254, -222.919, 1021.154], [93.764, -195.91, 645.292]], [686, 343]),
     }
     explicit = config(synthetic=dict(sensor=True, forearm=True, poses="", hand="spheres"))
     for split, (tips, pixels) in recorded.items():
