@@ -1,4 +1,4 @@
-"""What the training loop, evaluation, export and benchmark know of a method."""
+"""What the training loop, evaluation and prediction know of a method."""
 
 from __future__ import annotations
 

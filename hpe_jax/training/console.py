@@ -157,7 +157,8 @@ class Stop:
     """Whether SIGTERM or SIGINT asked for an end; a second signal ends the process at once.
 
     Until `saved` is called, a signal only raises the flag `requested`, for the loop to save
-    and leave; from then on everything is on disk, and a signal exits with status 0.
+    and leave; from then on everything is on disk, and a signal, even one that came during that
+    save, exits with status 0.
     """
 
     def __init__(self) -> None:
@@ -177,6 +178,8 @@ class Stop:
     def saved(self) -> None:
         """From here on nothing would be lost."""
         self._saved = True
+        if self.requested:
+            raise SystemExit(0)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._saved:

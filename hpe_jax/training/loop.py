@@ -128,7 +128,12 @@ def train(
                     f"{config.optimizer.schedule!r} over {planned} steps, expected the same number "
                     f"of steps, not {steps}, or another --workdir"
                 )
-        write_atomic(workdir / "config.json", json.dumps(to_json(config), indent=2) + "\n")
+        text = json.dumps(to_json(config), indent=2) + "\n"
+        recorded = workdir / "config.json"
+        if start < steps or not recorded.is_file() or recorded.read_text() != text:
+            # Figures of a shorter run, or of another test, are not this one's.
+            (workdir / "metrics.json").unlink(missing_ok=True)
+        write_atomic(recorded, text)
         history = History(workdir / "history.jsonl", start)
         log.line(
             f"{config.method.name}, {count_parameters(variables):,} parameters, on "

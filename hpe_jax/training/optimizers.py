@@ -31,7 +31,11 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     if config.schedule == "constant":
         schedule = optax.constant_schedule(lr)
     elif config.schedule == "onecycle":
-        # Its rise is its warm-up.
+        if warmup:
+            raise InputError(
+                f"optimizer.warmup={warmup}: the one-cycle schedule rises by itself, over "
+                "optimizer.onecycle_peak of the run; expected 0"
+            )
         return optax.cosine_onecycle_schedule(max(steps, 2), lr, pct_start=config.onecycle_peak)
     elif config.schedule == "cosine":
         schedule = optax.cosine_decay_schedule(lr, after)

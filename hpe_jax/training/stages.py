@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from hpe_jax.errors import InputError
 from hpe_jax.settings import to_json
 from hpe_jax.training import loop
+from hpe_jax.training.checkpoints import any_in
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
@@ -33,9 +34,16 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
     if unknown or not config.order:
         raise InputError(f"order={tuple(config.order)}: expected some of {sorted(config.stages)}")
     metrics: dict[str, Any] | None = None
-    for name in config.order:
+    for number, name in enumerate(config.order):
         stage, folder = config.stages[name], Path(workdir) / name
         metrics = finished(stage, folder)
+        for later in config.order[number + 1 :] if metrics is None else ():
+            # It would go on, or count as finished, from parameters that are about to change.
+            if any_in(Path(workdir) / later / "checkpoints"):
+                raise InputError(
+                    f"{folder}: not finished with this config, but {Path(workdir) / later} began "
+                    "from it; expected the config that it was trained with, or another --workdir"
+                )
         print(f"stage {name}: {'finished, in' if metrics else 'in'} {folder}", flush=True)
         metrics = metrics or loop.run(stage, folder)
         if metrics is None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -223,8 +224,12 @@ def test_stages_follow_one_another(tmp_path):
     before = stamps()
     assert stages.run(config, tmp_path) == metrics
     assert stamps() == before
-    # A stage with other settings is not taken for done.
+    # A stage with other settings is not taken for done, and what began from it neither.
     config.stages.pose.steps = 3
+    with pytest.raises(InputError, match="pose: not finished.*end_to_end began from it"):
+        stages.run(config, tmp_path)
+    assert stamps() == before
+    shutil.rmtree(tmp_path / "end_to_end")
     with pytest.raises(InputError, match="schedule 'onecycle' over 2 steps"):
         stages.run(config, tmp_path)
 

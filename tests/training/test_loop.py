@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
 import toy
 
-from hpe_jax.errors import InputError
+from hpe_jax.errors import InputError, TrainingError
 from hpe_jax.training.checks import check_config
+from hpe_jax.training.console import Stop
 from hpe_jax.training.loop import number_of_steps, read_ahead, train
 
 METHOD = toy.make_method()
@@ -86,6 +88,31 @@ def test_skipped_frames_are_counted_over_a_resume(tmp_path):
     sources = (toy.make_source(), toy.make_source("test", 8))
     sources[0].skipped.update({5, 11})
     assert train(config, tmp_path, METHOD, *sources)["frames_skipped"] == 3
+
+
+def test_figures_of_a_shorter_run_do_not_outlive_it(tmp_path):
+    """They would stand beside a newer config and newer checkpoints."""
+    first = run(tmp_path, steps=4)
+    before = (tmp_path / "metrics.json").stat().st_mtime_ns
+    with pytest.raises(InputError, match="beyond the 2 asked for"):
+        run(tmp_path, steps=2)
+    assert (tmp_path / "metrics.json").stat().st_mtime_ns == before
+    poisoned = toy.make_method(poison=0.0)
+    config = toy.make_config(steps=8, log_every=2, checkpoint_every=2)
+    with pytest.raises(TrainingError, match="loss is nan"):
+        train(config, tmp_path, poisoned, toy.make_source(), toy.make_source("test", 8))
+    assert not (tmp_path / "metrics.json").exists()
+    again = run(tmp_path, steps=4)
+    assert again["mean_error_mm"] == first["mean_error_mm"]
+
+
+def test_a_signal_during_the_last_save_is_obeyed():
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(SystemExit) as left:
+            stop.saved()
+    assert left.value.code == 0
 
 
 def test_a_schedule_of_the_run_s_length_refuses_another_length(tmp_path):

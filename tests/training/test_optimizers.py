@@ -111,6 +111,7 @@ def test_schedules(changes, values):
         ({"schedule": "step", "step_every": 0}, "step_every must be at least 1"),
         ({"name": "sgd"}, "name='sgd' is unknown"),
         ({"name": "rmsprop", "weight_decay": 0.1}, "for adam and adamw"),
+        ({"schedule": "onecycle", "warmup": 10}, "warmup=10: the one-cycle schedule rises by"),
     ],
 )
 def test_mistakes_are_named(changes, message):
