@@ -67,9 +67,15 @@ class Writer:
         self.frames = 0
 
     def open(self) -> None:
-        """Make the folder and begin `joints.jsonl` anew; does nothing the second time."""
+        """Make the folder and begin `joints.jsonl` anew; does nothing the second time.
+
+        What an earlier recording left here goes: its pictures would pass for this one's.
+        """
         if not self.opened:
             self._pictures.mkdir(parents=True, exist_ok=True)
+            for old in (*self._pictures.glob("*.png"), self._out / "animation.gif"):
+                old.unlink(missing_ok=True)
+            (self._out / "summary.json").unlink(missing_ok=True)
             self._lines = (self._out / "joints.jsonl").open("w")
             for line in self._waiting:
                 self._write(line)

@@ -267,7 +267,7 @@ def test_auto_decides_on_the_first_frames(
 def test_centre_file(toy, workdir, recording, tmp_path, capsys):
     folder, shown = recording
     centres = np.array([joints.mean(0) for joints in shown])
-    centres[1] = np.nan
+    centres[1:3] = np.nan
     path = tmp_path / "centres.txt"
     write_centres(path, centres, y_up=True)
     out = tmp_path / "out"
@@ -277,6 +277,15 @@ def test_centre_file(toy, workdir, recording, tmp_path, capsys):
     np.testing.assert_allclose(lines[3]["centre_mm"], centres[3], atol=1e-2)
     assert lines[1]["joints_mm"] is None and lines[2]["joints_mm"] is None
     assert json.loads((out / "summary.json").read_text())["centre"] == "file"
+    centres[2] = (0, 0, 300)
+    write_centres(path, centres)
+    assert "2.png: no reading in the cube of 250 mm about its centre [0.0, 0.0, 300.0]" in failure(
+        capsys, workdir, folder, out, FLAG, given
+    )
+    assert [line["frame"] for line in lines_of(out)] == ["0.png", "1.png"]
+    assert command(workdir, folder, out, FLAG, given, "--skip_unreadable") == 0
+    assert "skipped: " in capsys.readouterr().err
+    assert [line["joints_mm"] is None for line in lines_of(out)] == [False, True, True, False]
     write_centres(path, centres[:3])
     assert "3 centres, expected one a frame, 4 in all" in failure(
         capsys, workdir, folder, out, FLAG, given
@@ -318,6 +327,28 @@ def test_earlier_results_stay_until_a_frame_was_read(toy, workdir, recording, tm
     assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert command(workdir, folder, tmp_path / "new", FLAG) == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_pictures_of_an_earlier_recording_go(toy, workdir, recording, tmp_path):
+    folder, _ = recording
+    out = tmp_path / "out"
+    assert command(workdir, folder, out, FLAG) == 0
+    assert (out / "animation.gif").is_file() and len(list((out / "overlays").iterdir())) > 1
+    assert command(workdir, folder / "0.png", out, FLAG) == 0
+    assert [p.name for p in (out / "overlays").iterdir()] == ["0.png"]
+    assert not (out / "animation.gif").exists()
+
+
+def test_no_hand_or_another_unit_is_one_line(toy, workdir, recording, tmp_path, capsys):
+    folder, _ = recording
+    out = tmp_path / "out"
+    np.save(tmp_path / "empty.npy", np.zeros((480, 640), np.float32))
+    message = failure(capsys, workdir, tmp_path / "empty.npy", out, FLAG)
+    assert "none of the 1 frames shows a hand" in message and "empty.npy" in message
+    message = failure(capsys, workdir, folder, out, FLAG, "--depth_unit=0.001")
+    assert "0.png: the hand is" in message and "--depth_unit says how many mm" in message
+    message = failure(capsys, workdir, folder, out, FLAG, "--depth_unit=inf")
+    assert "--depth_unit=inf: expected a positive number" in message
 
 
 def test_pictures_are_the_hand_s_cube(toy, workdir, recording, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -84,12 +85,18 @@ def list_frames(path: str | Path) -> list[Path]:
 def _read_npy(path: Path) -> np.ndarray:
     try:
         depth = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (
+        *(OSError, ValueError, EOFError, SyntaxError),
+        *(
+            MemoryError,
+            zipfile.BadZipFile,
+        ),  # a header that asks for too much, or a zip's first bytes
+    ) as error:
         raise InputError(f"{path}: unreadable .npy file ({_reason(error, path)})") from error
     if not isinstance(depth, np.ndarray):  # The suffix does not matter to NumPy.
         depth.close()
         raise InputError(f"{path}: expected one array as .npy, found an archive of them (.npz)")
-    if depth.ndim != 2 or depth.dtype.kind not in "uif":
+    if depth.ndim != 2 or depth.dtype.kind not in "uif" or not depth.size:
         raise InputError(
             f"{path}: expected a 2-D array of numbers, found {depth.dtype} {depth.shape}"
         )
@@ -101,7 +108,10 @@ def _read_png(path: Path, depth_unit: float) -> np.ndarray:
         with Image.open(path) as image:
             image.load()
             mode, pixels = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
+    except (
+        *(OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error),
+        *(MemoryError, Image.DecompressionBombError),  # a size that cannot be true
+    ) as error:
         raise InputError(f"{path}: truncated or unreadable PNG ({_reason(error, path)})") from error
     if mode in ("I;16", "I;16B", "I"):
         return pixels.astype(np.float32) * np.float32(depth_unit)

@@ -167,6 +167,8 @@ def _load(path: Path) -> tuple[Float[np.ndarray, "3 N 36 3"], Float[np.ndarray, 
     for name, labels in (("joint_uvd", uvd), ("joint_xyz", xyz)):
         if labels.ndim != 4 or labels.shape[0] != 3 or labels.shape[2:] != (36, 3):
             raise InputError(f"{path}: {name} is {labels.shape}, expected (3, frames, 36, 3)")
+        if labels.dtype.kind not in "fiu":
+            raise InputError(f"{path}: {name} holds {labels.dtype}, expected numbers")
     if uvd.shape != xyz.shape:
         raise InputError(f"{path}: joint_uvd is {uvd.shape} but joint_xyz {xyz.shape}")
     return uvd.astype(np.float64), xyz.astype(np.float64)

@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,6 +108,32 @@ def test_wrong_kinds_are_refused(tmp_path):
     assert (read_depth(tmp_path / "packed.png") == 4 * 256 + 9).all()
     with pytest.raises(InputError, match="expected depth_unit 1"):
         read_depth(tmp_path / "packed.png", depth_unit=0.125)
+
+
+def test_sizes_that_cannot_be_are_refused(tmp_path):
+    """Torn headers ask for pictures of gigabytes, or are those of an archive."""
+    path = tmp_path / "huge.png"
+    Image.fromarray(np.ones((4, 4), np.uint16)).save(path)
+    raw = bytearray(path.read_bytes())
+    raw[16:24] = struct.pack(">II", 30_000, 30_000)
+    raw[29:33] = struct.pack(">I", zlib.crc32(bytes(raw[12:29])))
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="huge.png: truncated or unreadable PNG"):
+        read_depth(path)
+    for name, content in (("zip.npy", b"PK\x03\x04 no archive"), ("empty.npy", None)):
+        path = tmp_path / name
+        if content is None:
+            np.save(path, np.zeros((0, 0), np.float32))
+        else:
+            path.write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            read_depth(path)
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999, 99999999), }"
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    path = tmp_path / "vast.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    with pytest.raises(InputError, match="vast.npy: unreadable"):
+        read_depth(path)
 
 
 def test_wrong_size(tmp_path):
