@@ -38,6 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = experiment("msra")
     config.method = ConfigDict(PAPER)
     config.data.stand_in = True  # the protocol counts frames without a hand
+    config.data.skip_unreadable = True  # training meets them too
     config.epoch_examples = 67_900
     config.batch = 200  # 40 at a time on the authors' GPU
     config.optimizer.accumulate = 5

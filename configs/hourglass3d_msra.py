@@ -50,6 +50,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = experiment("msra")
     config.method = ConfigDict(PAPER)
     config.data.stand_in = True  # the protocol counts frames without a hand
+    config.data.skip_unreadable = True  # training meets them too
     config.batch = 16
     config.epochs = 20
     config.optimizer.lr = 1e-5

@@ -12,6 +12,7 @@ without jitter; training adds its own, another one every epoch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,8 +194,11 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         tenths = [name for name in IN_TENTHS if name in loaded]
         return loaded | {name: loaded[name].astype(np.float32) / 10.0 for name in tenths}
 
+    # Two sets of one length and seed may show other hands; a run must not resume on the other.
+    made = hashlib.sha256(recipe.data.encode()).hexdigest()[:6]
+    about = f"{recipe.frames:,} frames of seed {recipe.seed}, recipe {made}"
     return Source(
-        name=f"synthetic-{data.dataset} ({recipe.frames:,} frames of seed {recipe.seed})",
+        name=f"synthetic-{data.dataset} ({about})",
         split=split,
         size=recipe.frames,
         centre=data.centre,

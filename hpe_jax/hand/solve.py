@@ -120,20 +120,21 @@ def frames_to_poses(
     valid = np.isfinite(joints).all(-1)
     filled = np.where(valid[..., None], joints, 0).astype(np.float32)
     states, spreads = [], []
-    if solver == "track":
-        # Where the palm looks decides what is usable, before anything is begun from it.
-        spread = np.asarray(least_squares(subject, filled, valid, iterations=0)[1])
-        usable = (spread > MIN_SPREAD) & ~np.isin(np.arange(len(joints)), list(problems))
-        state = track(subject, filled, valid, usable)
-        states, spreads = [jax.tree.map(np.asarray, state)], [spread]
-        progress(len(joints))
-    else:
-        for first in range(0, len(joints), CHUNK):
-            part = slice(first, first + CHUNK)
-            state, spread = _solve(solver, subject, filled[part], valid[part], first)
-            states.append(state)
-            spreads.append(spread)
-            progress(min(first + CHUNK, len(joints)))
+    with jax.default_matmul_precision("highest"):  # accelerators would take fewer bits
+        if solver == "track":
+            # Where the palm looks decides what is usable, before anything is begun from it.
+            spread = np.asarray(least_squares(subject, filled, valid, iterations=0)[1])
+            usable = (spread > MIN_SPREAD) & ~np.isin(np.arange(len(joints)), list(problems))
+            state = track(subject, filled, valid, usable)
+            states, spreads = [jax.tree.map(np.asarray, state)], [spread]
+            progress(len(joints))
+        else:
+            for first in range(0, len(joints), CHUNK):
+                part = slice(first, first + CHUNK)
+                state, spread = _solve(solver, subject, filled[part], valid[part], first)
+                states.append(state)
+                spreads.append(spread)
+                progress(min(first + CHUNK, len(joints)))
     state = jax.tree.map(lambda *parts: np.concatenate(parts), *states)
     spread = np.concatenate(spreads)
     names = SKELETONS[skeleton].joints
