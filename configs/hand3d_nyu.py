@@ -61,6 +61,7 @@ def stage(name: str, quick: bool, subjects: int) -> ConfigDict:
     config = experiment("nyu")
     config.method = ConfigDict(PAPER)
     config.data.cube_mm = 300.0  # 60 voxels of 5 mm
+    config.data.cube_by_subject = False  # they are 5 mm whoever it is (section 3.1)
     config.data.extent_mm = 408.0
     config.data.synthetic.subjects = subjects
     config.batch = 6

@@ -35,6 +35,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import InputError, one_line
 
 # What some configs change of the training frames: here all have the same.
@@ -249,7 +250,7 @@ def inference(trained: Path) -> dict[str, Any]:
         "gflops": float(flops) / 1e9,
         "frames_per_second": BATCH / median_seconds(predict, variables, batch),
     }
-    kept.write_text(json.dumps(figures))
+    write_atomic(kept, json.dumps(figures))
     return figures
 
 

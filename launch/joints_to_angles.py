@@ -161,6 +161,7 @@ def convert(
             "bone_lengths_mm": np.asarray(subject.bones.lengths, float).round(2).tolist(),
             **({"residual_mm": _spread(mean)} if len(mean) else {}),
         }
+    (out / "problems.txt").unlink(missing_ok=True)  # an earlier call's
     if lines:
         write_atomic(out / "problems.txt", "".join(line + "\n" for line in lines))
         for line in lines[:SHOWN]:

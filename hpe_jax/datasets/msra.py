@@ -46,8 +46,8 @@ def make_source(data: Any, split: str, seed: int) -> Source:
 
     Args:
       data: the config's `data` section. Used here: `root`, `cube_mm` (of the largest hands;
-        `CUBES` scales it), `subject` (default 0), the one that is left out, and what
-        `recorded.recorded_source` uses.
+        `CUBES` scales it, unless `cube_by_subject` is off), `subject` (default 0), the one that is
+        left out, and what `recorded.recorded_source` uses.
       split: "train", the other eight subjects, or "test".
       seed: of the jitter of training centres.
 
@@ -69,7 +69,8 @@ def make_source(data: Any, split: str, seed: int) -> Source:
             joints = read_labels(folder / "joint.txt")
             frames += list_frames(folder, len(joints))
             labels.append(joints)
-            cube.append(np.full(len(joints), data.cube_mm * CUBES[subject], np.float32))
+            share = CUBES[subject] if data.get("cube_by_subject", True) else 1.0
+            cube.append(np.full(len(joints), data.cube_mm * share, np.float32))
     joints = np.concatenate(labels)
     recording = Recording(
         name="msra",

@@ -11,7 +11,7 @@ xyz count y up; joints are taken from the uvd labels with the constants of `came
 which the field's tables are computed, after checking that both kinds of label agree.
 
 Test frames from 2,440 on show a second subject, unseen in training and smaller: the hand's
-cube is 5/6 of the configured one there.
+cube is 5/6 of the configured one there, unless `data.cube_by_subject` is off.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     """NYU as a `Source`.
 
     Args:
-      data: the config's `data` section. Used here: `root`, `cube_mm`, `view` (default 1), and
-        what `recorded.recorded_source` uses.
+      data: the config's `data` section. Used here: `root`, `cube_mm`, `view` (default 1),
+        `cube_by_subject` (default True), and what `recorded.recorded_source` uses.
       split: "train" or "test".
       seed: of the jitter of training centres.
 
@@ -60,7 +60,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     joints = read_labels(folder / "joint_data.mat", view)
     frames = list_split(folder, view, len(joints))
     cube = np.full(len(frames), data.cube_mm, np.float32)
-    if split == "test":
+    if split == "test" and data.get("cube_by_subject", True):
         cube[SECOND_SUBJECT:] *= SECOND_SUBJECT_CUBE
     size = (cameras.NYU.height, cameras.NYU.width)
     recording = Recording(

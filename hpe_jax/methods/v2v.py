@@ -2,15 +2,18 @@
 
 G. Moon, J. Y. Chang, K. M. Lee, "V2V-PoseNet: Voxel-to-Voxel Prediction Network for Accurate
 3D Hand and Human Pose Estimation from a Single Depth Map", CVPR 2018.
-Configs: `configs/v2v_nyu.py` (the paper), `:quick`, `:subvoxel`.
+Configs: `configs/v2v_nyu.py` (the paper), `:subvoxel`, `:quick`, `:long`.
 
 The hand's cube becomes a binary occupancy grid, an encoder-decoder of residual blocks turns it
 into one heatmap for each joint at half the resolution, trained on un-normalised Gaussians
 with a squared error averaged over everything.
 
-Deviations from the paper: none in the default setting. Options: `decode="subvoxel"` fits the
-peak instead of rounding it to a voxel; `kernel_std=0` starts from He's initialisation.
-The random crop of the canvas is a translation of the grid, not a crop of a volume.
+Deviations of the default setting from the paper: centres are those of the localiser (`com`) until
+`data.centre=refined` names a centre network, training adds noise to them, and NYU's second test
+subject has 5/6 of the cube, as in later work (`data.cube_by_subject=False` takes the paper's).
+Options: `decode="subvoxel"` fits the peak instead of rounding it to a voxel; `kernel_std=0` starts
+from He's initialisation. The random crop of the canvas is a translation of the grid, not a crop of
+a volume.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ def write_results(
     write_joints(workdir / "predictions.txt", to_uvd(e.pred, source.camera))
     # Of recorded data, too: folds of a data set are pooled and scored again from these files. But
     # the format cannot say that a joint is not labelled.
+    (workdir / "groundtruth.txt").unlink(missing_ok=True)
     if e.valid.all():
         write_joints(workdir / "groundtruth.txt", to_uvd(e.true, source.camera))
     write_report(

@@ -186,6 +186,8 @@ def test_second_subject_has_a_smaller_cube(tmp_path, monkeypatch):
     make_tree(tmp_path, frames=3)
     cube = make_source(config(tmp_path), "test", 0).load(np.arange(3))["cube"]
     np.testing.assert_allclose(cube, [250, 250, 250 * 5 / 6], rtol=1e-6)
+    alike = make_source(config(tmp_path, cube_by_subject=False), "test", 0).load(np.arange(3))
+    assert (alike["cube"] == 250).all()
     assert (make_source(config(tmp_path), "train", 0).load(np.arange(3))["cube"] == 250).all()
 
 
