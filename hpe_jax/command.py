@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from absl import flags
@@ -54,10 +55,10 @@ def config_problem(argv: list[str], required: Sequence[str]) -> str | None:
     Returns:
       What is wrong with them, in words for `fail`; None if nothing is.
     """
-    for given in (word for word in argv if word.startswith("--config=")):
-        path = given.partition("=")[2].partition(":")[0]
+    for given in _configs(argv):
+        path = given.partition(":")[0]
         if not Path(path).is_file():
-            return f"{given}: there is no {path}, expected FILE[:VARIANT]"
+            return f"--config={given}: there is no {path}, expected FILE[:VARIANT]"
     try:
         rest = flags.FLAGS(argv)[1:]
         missing = [f"--{name}" for name in required if flags.FLAGS[name].value in (None, "")]
@@ -69,6 +70,12 @@ def config_problem(argv: list[str], required: Sequence[str]) -> str | None:
     return f"{missing[0]} is missing" if missing else None
 
 
+def _configs(argv: list[str]) -> list[str]:
+    """What --config names, after "=" or as the next word."""
+    after = [word for before, word in pairwise(argv) if before == "--config"]
+    return [word.partition("=")[2] for word in argv if word.startswith("--config=")] + after
+
+
 def _reason(error: Exception) -> str:
     """What went wrong with the flags, without the traceback that some messages contain."""
     text = str(error).strip()
@@ -78,13 +85,13 @@ def _reason(error: Exception) -> str:
         near = re.search('Did you mean "(.+?)" instead of "(.+?)"', text)
         if near:
             return f"unknown config key {near[2]!r}, did you mean {near[1]!r}?"
-        return f"unknown config key {text}"
+        return "unknown config key " + text.strip('"')
     return text
 
 
 def _of_stages(error: Exception, argv: list[str]) -> str:
     """A hint where a key of an experiment was given to a config of stages."""
-    given = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+    given = _configs(argv)
     if not given or not isinstance(error, (AttributeError, KeyError)):
         return ""
     path, _, variant = given[-1].partition(":")
