@@ -9,7 +9,7 @@ frames, a pose for each, several starts a frame, the best kept. Its labels are t
 joints as that surface and depth allow, and `inside_hand` of them says what a perfect model could
 reach. Leaves `OUT/fit.json`, printed too, `fit.npz` (joints, misfits) and `fit.png`, every eighth
 frame with the model's joints and the fitted ones: look at it before believing the figures. 100
-frames take five minutes on two CPU cores.
+frames take six minutes on two CPU cores.
 
 The fit starts from the model, and a pose that depth does not settle stays near it.
 """
