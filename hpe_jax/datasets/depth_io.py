@@ -18,6 +18,11 @@ SUFFIXES = (".png", ".npy")
 # NYU's frames store 2001 where nothing was measured; its tools keep what is nearer than 2 m.
 NYU_BACKGROUND = 2000
 
+# What broken files make their readers raise; a size that cannot be true, want of memory or a bomb.
+_BROKEN = (OSError, ValueError, EOFError, SyntaxError, MemoryError)
+_BROKEN_NPY = (*_BROKEN, zipfile.BadZipFile)
+_BROKEN_PNG = (*_BROKEN, zlib.error, struct.error, Image.DecompressionBombError)
+
 
 def read_depth(
     path: str | Path, *, depth_unit: float = 1.0, size: tuple[int, int] | None = None
@@ -85,13 +90,7 @@ def list_frames(path: str | Path) -> list[Path]:
 def _read_npy(path: Path) -> np.ndarray:
     try:
         depth = np.load(path, allow_pickle=False)
-    except (
-        *(OSError, ValueError, EOFError, SyntaxError),
-        *(
-            MemoryError,
-            zipfile.BadZipFile,
-        ),  # a header that asks for too much, or a zip's first bytes
-    ) as error:
+    except _BROKEN_NPY as error:
         raise InputError(f"{path}: unreadable .npy file ({_reason(error, path)})") from error
     if not isinstance(depth, np.ndarray):  # The suffix does not matter to NumPy.
         depth.close()
@@ -108,10 +107,7 @@ def _read_png(path: Path, depth_unit: float) -> np.ndarray:
         with Image.open(path) as image:
             image.load()
             mode, pixels = image.mode, np.asarray(image)
-    except (
-        *(OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error),
-        *(MemoryError, Image.DecompressionBombError),  # a size that cannot be true
-    ) as error:
+    except _BROKEN_PNG as error:
         raise InputError(f"{path}: truncated or unreadable PNG ({_reason(error, path)})") from error
     if mode in ("I;16", "I;16B", "I"):
         return pixels.astype(np.float32) * np.float32(depth_unit)
