@@ -32,6 +32,7 @@ from hpe_jax.hand.subject import template
 from hpe_jax.kernels.localise import segment_hand
 from hpe_jax.synthetic.distance import signed_distance
 from hpe_jax.synthetic.poses import WRIST_LIMITS
+from hpe_jax.synthetic.sensor import around
 from hpe_jax.synthetic.surface import HAND, HAND_AND_FOREARM, SphereMesh, hand_surface
 from hpe_jax.training.progress import time_left
 
@@ -73,10 +74,8 @@ def look(depth: np.ndarray, camera: np.ndarray, centre: np.ndarray, cube: float,
     hand = np.asarray(segment_hand(depth, np.zeros(2, np.float32), camera, centre, cube))
     corner = np.asarray(cameras.patch_corner(centre, camera, EDGE))
     shown = cameras.cut_patch(np.where(hand, depth, 0.0).astype(np.float32), corner, 1, EDGE)
-    steady = shown > 0  # readings at edges and holes mix two surfaces
-    for axis in (0, 1):
-        for shift in (1, -1):
-            steady &= np.abs(np.roll(shown, shift, axis) - shown) < 15.0
+    # Readings at edges and holes mix two surfaces.
+    steady = (shown > 0) & (np.abs(np.asarray(around(shown)) - shown) < 15.0).all(0)
     points = np.asarray(cameras.depth_to_points(shown, corner, camera))[steady]
     chosen = np.random.default_rng(seed).permutation(len(points))[:POINTS]
     padded = np.zeros((POINTS, 3), np.float32)

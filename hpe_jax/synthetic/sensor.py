@@ -40,7 +40,7 @@ def _normal(key: PRNGKeyArray, shape: tuple[int, int]) -> Float[Array, "H W"]:
     return (total - 510.0) / 147.8
 
 
-def _around(z: Float[Array, "H W"]) -> Float[Array, "4 H W"]:
+def around(z: Float[Array, "H W"]) -> Float[Array, "4 H W"]:
     """Each pixel's four neighbours; beyond the image's rim, which is no edge, it repeats."""
     below, above = jnp.concatenate([z[1:], z[-1:]]), jnp.concatenate([z[:1], z[:-1]])
     right = jnp.concatenate([z[:, 1:], z[:, -1:]], 1)
@@ -64,11 +64,11 @@ def _curtain(keys: PRNGKeyArray, z: Float[Array, "H W"]) -> Float[Array, "H W"]:
     draw = jax.random.uniform(keys[0], (3,))
     outside, inside = jnp.where(draw[0] < 0.75, 0.95, 0.0), draw[1]
     length = 4.0 + 50.0 * draw[2] ** 2
-    around = _around(z)
+    neighbours = around(z)
     trail = -length * jnp.log1p(-_uniform(keys[1], (h, w)))
-    beside = around.max(0)  # What a pixel just outside would mix with the background.
+    beside = neighbours.max(0)  # What a pixel just outside would mix with the background.
     u = _uniform(keys[2], (h, w))
-    edge = ((around == 0.0) | (around > z + 25.0)).any(0)
+    edge = ((neighbours == 0.0) | (neighbours > z + 25.0)).any(0)
     fringe = jnp.where((beside > 0.0) & (u < outside), beside + trail, 0.0)
     return jnp.where(z > 0.0, z + jnp.where(edge & (u < inside), trail, 0.0), fringe)
 
@@ -97,7 +97,7 @@ def sense(
     z = jnp.where(flight, _curtain(k[9:12], z), z)
     seen = z > 0.0
     # Drop-outs: at frayed edges often, on steep surfaces sometimes, anywhere rarely.
-    steep = jnp.abs(_around(z) - z).max(0) / jnp.maximum(pixel_mm, 1e-3)
+    steep = jnp.abs(around(z) - z).max(0) / jnp.maximum(pixel_mm, 1e-3)
     at_edge, on_slope = jnp.where(flight, 0.05, 0.3), jnp.clip(0.06 * (steep - 1.5), 0.0, 0.2)
     lose = 0.004 + strength * jnp.where(steep > 6.0, at_edge, on_slope)
     seen &= _uniform(k[1], (h, w)) > lose
