@@ -13,14 +13,18 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from hpe_jax.camera import depth_to_points
 
-ITERATIONS = 8
+ITERATIONS = 4  # of the palm's cube; more slide along the arm
 # All in edges of the hand's cube: the cubes that look for the nearest part and for the palm,
-# the shell about the palm in which only an arm can be, and how far the wrist is from the palm.
-START = 0.5
-PALM = 0.5
+# the shell about the palm in which only an arm can be, and how far from the palm an arm begins
+# to count less and where it does not count at all.
+START = 0.8
+PALM = 0.6
 ARM = (0.56, 0.72)
-WRIST = 0.14
-ARM_AREA = 0.016  # of the cube's face: a smaller surface in the shell is no arm
+WRIST = (0.11, 0.21)
+# Of the cube's face: a surface in the shell that is as large is an arm for certain. A smaller
+# one is an arm in part. A yes or no here moved one centre of ten by 20 mm and more from one
+# frame to the next, or from one sampling of the same frame to another.
+ARM_AREA = 0.032
 
 
 def segment_hand(
@@ -41,16 +45,16 @@ def segment_hand(
 
 def centre_of_mass(
     points: Float[Array, "N 3"],
-    valid: Float[Array, " N"],
+    weight: Float[Array, " N"],
     start: Float[Array, "3"],
     cube_mm: float | Array,
     iterations: int = ITERATIONS,
 ) -> Float[Array, "3"]:
-    """Mean of the points inside a cube, moved to that mean again and again.
+    """Weighted mean of the points inside a cube, moved to that mean again and again.
 
     Args:
       points: (N, 3) mm.
-      valid: (N,) bool, points to count.
+      weight: (N,) how much each point counts, not negative; 0 leaves it out.
       start: (3,) first centre.
       cube_mm: edge of the cube.
       iterations: how often the cube moves.
@@ -59,12 +63,18 @@ def centre_of_mass(
     """
 
     def move(centre, _):
-        inside = valid & (jnp.abs(points - centre) < 0.5 * cube_mm).all(-1)
-        count = inside.sum()
-        mean = (points * inside[:, None]).sum(0) / jnp.maximum(count, 1)
-        return jnp.where(count > 0, mean, centre), None
+        inside = weight * (jnp.abs(points - centre) < 0.5 * cube_mm).all(-1)
+        return _mean(points, inside, centre), None
 
     return jax.lax.scan(move, start, None, length=iterations)[0]
+
+
+def _mean(points: Array, weight: Array, otherwise: Array) -> Array:
+    total = weight.sum()
+    some = total > 0.0
+    return jnp.where(
+        some, (points * weight[:, None]).sum(0) / jnp.where(some, total, 1.0), otherwise
+    )
 
 
 def nearest_surface(depth: Float[Array, "H W"]) -> tuple[Array, Array]:
@@ -91,9 +101,11 @@ def localise(
 ) -> Float[Array, "3"]:
     """Centre (mm) of the hand nearest to the camera.
 
-    An arm in view would pull a plain centre of mass down to the elbow. So a small cube first
-    finds the palm, the widest part near the nearest surface; whatever lies too far from it to
-    be a finger shows where the arm is; what is on the arm's side of the wrist is left out.
+    An arm in view would pull a plain centre of mass down to the elbow. So small cubes first
+    find the palm, the widest part near the nearest surface; whatever lies too far from it to
+    be a finger shows where the arm is; what is on the arm's side of the wrist counts the less
+    the more there is of it. Every decision but the first pixel is gradual, so that frames that
+    differ little have centres that differ little.
 
     Args:
       depth: (H, W) mm, 0 = no reading.
@@ -107,9 +119,9 @@ def localise(
     row, column = nearest_surface(depth)
     tip = points[row, column]
     flat, valid = points.reshape(-1, 3), depth.reshape(-1) > 0.0
-    near = valid & (jnp.abs(flat - tip) < 0.5 * START * cube_mm).all(-1)
-    start = (flat * near[:, None]).sum(0) / jnp.maximum(near.sum(), 1)
-    palm = centre_of_mass(flat, valid, start, PALM * cube_mm)
+    away = jnp.abs(flat - tip).max(-1) / (0.5 * START * cube_mm)
+    start = _mean(flat, valid * jnp.maximum(1.0 - away, 0.0), tip)
+    palm = centre_of_mass(flat, valid.astype(flat.dtype), start, PALM * cube_mm)
     offset = flat - palm
     far = jnp.linalg.norm(offset, axis=-1)
     beyond = valid & (far > ARM[0] * cube_mm) & (far < ARM[1] * cube_mm)
@@ -117,6 +129,8 @@ def localise(
     arm = arm / jnp.maximum(jnp.linalg.norm(arm), 1e-6)
     # The tips of long fingers reach the shell too, but they are small.
     surface = (jnp.square(flat[:, 2]) * beyond).sum() / (camera[0] * camera[1])
-    hand = valid & ~((offset @ arm > WRIST * cube_mm) & (surface > ARM_AREA * cube_mm**2))
-    centre = centre_of_mass(flat, hand, palm, cube_mm, 3)
+    certain = jnp.minimum(surface / (ARM_AREA * cube_mm**2), 1.0)
+    along = (offset @ arm) / cube_mm
+    on_the_arm = jnp.clip((along - WRIST[0]) / (WRIST[1] - WRIST[0]), 0.0, 1.0)
+    centre = centre_of_mass(flat, valid * (1.0 - certain * on_the_arm), palm, cube_mm, 3)
     return jnp.where(valid.any(), centre, 0.0)

@@ -11,25 +11,31 @@ from hpe_jax.synthetic import make_source
 CAMERA = jnp.array([300.0, 300.0, 80.0, 60.0])
 
 
-def slow_centre_of_mass(points, valid, start, cube, iterations):
+def slow_centre_of_mass(points, weight, start, cube, iterations):
     centre = np.array(start, float)
     for _ in range(iterations):
-        chosen = [
-            p for p, ok in zip(points, valid, strict=True)
-            if ok and all(abs(p[i] - centre[i]) < cube / 2 for i in range(3))
-        ]  # fmt: skip
-        if chosen:
-            centre = np.mean(chosen, 0)
+        total, count = np.zeros(3), 0.0
+        for p, w in zip(points, weight, strict=True):
+            if all(abs(p[i] - centre[i]) < cube / 2 for i in range(3)):
+                total, count = total + w * p, count + w
+        if count > 0:
+            centre = total / count
     return centre
 
 
 def test_centre_of_mass_equals_a_slow_loop():
     rng = np.random.default_rng(0)
     points = rng.normal(0, 80, (300, 3)).astype(np.float32)
-    valid = rng.random(300) > 0.3
+    weight = np.maximum(rng.uniform(-0.5, 1, 300), 0).astype(np.float32)
     start = np.array([60.0, -40, 20], np.float32)
-    fast = centre_of_mass(jnp.asarray(points), jnp.asarray(valid), jnp.asarray(start), 150.0, 6)
-    np.testing.assert_allclose(fast, slow_centre_of_mass(points, valid, start, 150, 6), atol=1e-3)
+    fast = centre_of_mass(jnp.asarray(points), jnp.asarray(weight), jnp.asarray(start), 150.0, 6)
+    np.testing.assert_allclose(fast, slow_centre_of_mass(points, weight, start, 150, 6), atol=1e-3)
+
+
+def test_centre_of_mass_stays_where_nothing_is():
+    points, start = jnp.full((5, 3), 900.0), jnp.array([1.0, 2.0, 3.0])
+    assert centre_of_mass(points, jnp.ones(5), start, 100.0).tolist() == [1, 2, 3]
+    assert centre_of_mass(points, jnp.zeros(5), start, 5000.0).tolist() == [1, 2, 3]
 
 
 def test_a_flying_pixel_does_not_win():
@@ -65,3 +71,21 @@ def test_it_finds_synthetic_hands_and_not_their_arms():
     batch = jax.jit(source.expand)(source.load(np.arange(64)))
     off = np.linalg.norm(np.asarray(batch["centre"] - batch["joints"].mean(1)), axis=-1)
     assert np.median(off) < 30 and (off > 100).mean() < 0.08
+
+
+def test_another_sampling_of_the_same_frame_hardly_moves_the_centre():
+    config = ConfigDict(
+        dict(dataset="nyu", centre="gt", cube_mm=250.0, patch=128, extent_mm=340.0,
+             centre_jitter_mm=0.0, synthetic=dict(sensor=True, forearm=True))
+    )  # fmt: skip
+    source = make_source(config, "train", 3)
+    batch = jax.jit(source.expand)(source.load(np.arange(64)))
+    find = jax.jit(jax.vmap(localise, in_axes=(0, 0, 0, None)))
+
+    def on_every_second(first):
+        camera = batch["camera"] / 2
+        corner = (batch["corner"] + first) / 2
+        return find(batch["depth"][:, first::2, first::2], corner, camera, 250.0)
+
+    moved = np.linalg.norm(np.asarray(on_every_second(0) - on_every_second(1)), axis=-1)
+    assert np.median(moved) < 4 and (moved > 20).mean() < 0.05
