@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
@@ -76,12 +77,17 @@ class Checkpoints:
         Blocks until the checkpoint is whole. Saving a step twice does nothing.
 
         Raises:
-          TrainingError: it could not be written; earlier checkpoints are untouched.
+          TrainingError: it could not be written, or the last update left numbers that are not
+            finite (its loss was computed before them); earlier checkpoints are untouched.
         """
         step = info["step"]
         if step == self.latest:
             return
         kept = self.latest
+        learnt = {name: state[name] for name in ("params", "rest", "ema")}
+        if not _finite(learnt):
+            last = "no checkpoint yet" if kept is None else f"the last good one is {kept}"
+            raise TrainingError(f"step {step}: parameters are not finite ({last})")
         try:
             saved = self._orbax.save(step, _nest(_named(state)), custom_metadata=info)
         except (OSError, ValueError, RuntimeError) as error:
@@ -124,6 +130,11 @@ class Checkpoints:
             loaded = flatten(self._orbax.load(self.latest, abstract))
         leaves = [loaded[name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(state), leaves), info
+
+
+@jax.jit
+def _finite(tree: State) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import toy
 from orbax.checkpoint import v1 as ocp
 
-from hpe_jax.errors import InputError
+from hpe_jax.errors import InputError, TrainingError
 from hpe_jax.settings import to_json
 from hpe_jax.training.checkpoints import Checkpoints, load_model
 from hpe_jax.training.state import init_state, warm_start
@@ -49,6 +50,16 @@ def test_round_trip_keeps_the_latest(tmp_path):
         variables["params"]["out"]["kernel"], states[8]["ema"]["out"]["kernel"]
     )
     assert set(variables) == {"params", "batch_stats"}
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    state, config = make_state(), toy.make_config()
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        checkpoints.save(state, info(1, config))
+        state["params"]["out"]["bias"] = state["params"]["out"]["bias"].at[3].set(jnp.inf)
+        with pytest.raises(TrainingError, match=r"step 2: parameters are not .*last good one is 1"):
+            checkpoints.save(state, info(2, config))
+        assert checkpoints.latest == 1
 
 
 def test_refuses_another_experiment(tmp_path):
