@@ -58,7 +58,9 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     view = int(data.get("view", 1))
     folder = find_split(data.root, split, view)
     joints = read_labels(folder / "joint_data.mat", view)
-    frames = list_split(folder, view, len(joints))
+    option = "skip_unreadable" if split == "train" else "stand_in"
+    gaps = bool(data.get(option, False))  # A frame that is not there is skipped like a torn one.
+    frames = list_split(folder, view, len(joints), gaps=gaps)
     cube = np.full(len(frames), data.cube_mm, np.float32)
     if split == "test" and data.get("cube_by_subject", True):
         cube[SECOND_SUBJECT:] *= SECOND_SUBJECT_CUBE
@@ -95,14 +97,18 @@ def find_split(root: str | Path, split: str, view: int = 1) -> Path:
     )
 
 
-def list_split(folder: Path, view: int, labels: int) -> list[Path]:
-    """The frames of one camera, in order; InputError unless they are 1..`labels`."""
+def list_split(folder: Path, view: int, labels: int, *, gaps: bool = False) -> list[Path]:
+    """The frames of one camera, in order; InputError unless they are 1..`labels`.
+
+    With `gaps` some may be missing; reading one of these raises.
+    """
     prefix = f"depth_{view}_"
     with os.scandir(folder) as entries:
         found = {e.name for e in entries if e.name.startswith(prefix) and e.name.endswith(".png")}
     names = [_frame_name(view, i) for i in range(labels)]
     missing = next((name for name in names if name not in found), None)
-    if len(found) != labels or missing is not None:
+    complete = len(found) == labels and missing is None
+    if not (complete or (gaps and found.issubset(names))):
         raise InputError(
             f"{folder}: {len(found)} frames {prefix}*.png, expected {labels}, one for each row "
             f"of joint_data.mat" + (f" (first missing: {missing})" if missing else "")

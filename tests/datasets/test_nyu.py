@@ -234,6 +234,20 @@ def test_frame_count_must_match_the_labels(tmp_path):
         make_source(config(tmp_path), "train", 0)
 
 
+def test_a_missing_frame_is_skipped_like_a_torn_one(tmp_path, caplog):
+    make_tree(tmp_path)
+    (tmp_path / "train" / "depth_1_0000004.png").unlink()
+    source = make_source(config(tmp_path, skip_unreadable=True), "train", 0)
+    with caplog.at_level(logging.WARNING):
+        batch = source.load(np.array([3, 4]))
+    assert source.skipped == {3} and "depth_1_0000004.png" in caplog.text
+    np.testing.assert_array_equal(batch["joints"][0], batch["joints"][1])
+    # Frames without labels are another data set's, whatever may be skipped.
+    save_frame(tmp_path / "train" / "depth_1_0000007.png", np.zeros((480, 640)))
+    with pytest.raises(InputError, match="expected 6"):
+        make_source(config(tmp_path, skip_unreadable=True), "train", 0)
+
+
 def test_bad_labels(tmp_path):
     uvd = make_tree(tmp_path)
     path = tmp_path / "train" / "joint_data.mat"
