@@ -60,6 +60,7 @@ def stage(name: str, quick: bool, subjects: int) -> ConfigDict:
     config.method = ConfigDict(PAPER)
     config.data.cube_mm = 300.0  # 60 voxels of 5 mm
     config.data.extent_mm = 408.0
+    config.data.rotated = True  # the paper counts over 300,000 training images: all of them
     config.data.synthetic.subjects = subjects
     config.batch = 6
     config.epochs = 30

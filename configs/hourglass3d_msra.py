@@ -56,7 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.lr = 1e-5
     config.optimizer.schedule = "step"
     config.epoch_examples = 67_900  # about what eight subjects have
-    config.optimizer.step_every = 5 * 67_900 // config.batch
+    config.optimizer.step_examples = 5 * config.epoch_examples
     config.optimizer.step_factor = 0.3
     if variant.startswith("quick"):
         quicken(config, steps=1600)

@@ -44,7 +44,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.epochs = 20
     config.optimizer.lr = 1e-5
     config.optimizer.schedule = "step"
-    config.optimizer.step_every = 5 * NYU_FRAMES // config.batch
+    config.optimizer.step_examples = 5 * NYU_FRAMES
     config.optimizer.step_factor = 0.3
     if variant.startswith("quick"):
         quicken(config, steps=900)

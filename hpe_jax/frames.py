@@ -73,8 +73,9 @@ def centre_only(source: Source) -> Source:
 
     def expand(loaded: dict[str, Any]) -> Batch:
         batch = source.expand(loaded)
-        valid = batch["joint_valid"].astype(jnp.float32)[..., None]
-        middle = (batch["joints"] * valid).sum(1) / jnp.maximum(valid.sum(1), 1.0)
+        valid = batch["joint_valid"][..., None]
+        joints = jnp.where(valid, batch["joints"], 0.0)  # NaN, perhaps, where there is none
+        middle = joints.sum(1) / jnp.maximum(valid.sum(1), 1)
         one = jnp.ones((len(middle), 1), bool)
         return batch | {"joints": middle[:, None], "joint_valid": one}
 

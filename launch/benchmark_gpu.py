@@ -144,7 +144,7 @@ def _our_training(config: Any, hands: dict[str, Any]) -> Callable[[], Any]:
 
     method = METHODS["v2v"](config.method, NYU)
     optimizer = optimizers.make_optimizer(
-        config.optimizer, optimizers.make_schedule(config.optimizer, 1000), None
+        config.optimizer, optimizers.make_schedule(config.optimizer, 1000, config.batch), None
     )
     mesh = steps.make_mesh()
     state = init_state(method.init(jax.random.key(0)), optimizer, ema=False)

@@ -93,7 +93,8 @@ class BatchRenorm(nn.Module):
 
     A batch's own statistics are corrected towards the running ones by a scale r within
     [1 / r_max, r_max] and a shift d within [-d_max, d_max], through which no gradient flows.
-    The bounds open linearly from r = 1, d = 0, which is batch norm, over `ramp` updates.
+    The bounds open linearly from r = 1, d = 0, which is batch norm, over `ramp` passes in training
+    (with gradient accumulation an update makes several).
     """
 
     r_max: float = 3.0

@@ -5,9 +5,9 @@ the whole, its middle half and its middle quarter, each through three convolutio
 connected layers estimate how far the crop's centre is from the hand's, the mean of its joints.
 Configs: `configs/centre_nyu.py`, `:quick`. Its one joint is the centre (`data.target="centre"`).
 
-Half of the training crops lie about the rough centre that a localiser found, half about the true
-one with noise of `jitter_mm`, so that the network neither learns one localiser's habits alone nor
-never sees a good centre.
+Half of the training crops lie about the rough centre that a localiser found, with the noise of
+all training centres (`data.centre_jitter_mm`), half about the true one with noise of `jitter_mm`,
+so that the network neither learns one localiser's habits alone nor never sees a good centre.
 """
 
 from __future__ import annotations

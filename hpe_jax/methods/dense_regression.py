@@ -10,9 +10,12 @@ features where there is a reading, and both heatmaps. Every pixel's depth point 
 its vector times the distance that its 3-D heatmap stands for is a vote.
 
 Deviations: vectors point to the joint (the sign of Algorithm 1, not that of equation 2). The
-depth of the 32 x 32 grid is the nearest reading, never a mean across an edge. Where the paper is
-silent: the 2-D heatmap at a vote's pixel is read at the nearest pixel; mean shift starts from the
-weighted mean; the heads of baselines 1-3 follow figure 2(d).
+depth of the 32 x 32 grid is the nearest reading, never a mean across an edge. Normalised depth is
+-1 to 1 about the centre; released, 0 to 1, which sets the nearest apart from the background's -1,
+too. Centres of the data, cubes by subject and noise on training centres: `defaults.experiment`.
+Where the paper is silent: batch renormalisation opens its bounds over 5,000 passes (released, far
+more slowly); the 2-D heatmap at a vote's pixel is read at the nearest pixel; mean shift starts
+from the weighted mean; the heads of baselines 1-3 follow figure 2(d).
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ PAPER = {
     "iterations": 10,
     "weighted": True,  # by the 2-D heatmap at the votes; False: (1 + R) S where they come from
     "hidden": 1024,  # of the heads of baselines 1-3
-    "renorm_ramp": 5000,  # updates over which batch renormalisation opens its bounds
+    "renorm_ramp": 5000,  # passes, `accumulate` to an update, in which its bounds open
     "rotation_deg": 180.0,  # training augmentation
     "aspect_std": 0.2,  # a normal number about 1,
     "aspect_limit": 0.1,  # clipped to this far from it

@@ -10,12 +10,13 @@ skips (table 3a) turns those of a noisy depth image into those of a clean one; a
 estimates every joint relative to the centre. Each learns alone (`learn="tsdf"`, then "joints" with
 the first one frozen); both may then go on together.
 
-Where the paper is silent: readings outside the cube are background; refinement learns from the
-absolute difference of every voxel plus its square (the square alone answers halfway wherever it is
-not sure; the absolute difference alone does not leave the input to begin with), and begins with
-He's kernels up to its tanh (begun near zero, the tanh saturates at "all free", which most voxels
-are). Options for the little training of `quick`: `batch_norm` in the pose network, and `residual`:
-refinement that begins with its input instead of having to learn to copy it.
+Deviation: training adds noise to centres (`data.centre_jitter_mm`). Where the paper is silent:
+readings before and behind the cube are background (beside it they stay); refinement learns from
+the absolute difference of every voxel plus its square (the square alone answers halfway wherever
+it is not sure; the absolute difference alone does not leave the input to begin with), and begins
+with He's kernels up to its tanh (begun near zero, the tanh saturates at "all free", which most
+voxels are). Options for the little training of `quick`: `batch_norm` in the pose network, and
+`residual`: refinement that begins with its input instead of having to learn to copy it.
 """
 
 from __future__ import annotations

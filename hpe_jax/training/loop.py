@@ -99,7 +99,7 @@ def train(
     if config.frozen:
         frozen = matching(variables["params"], config.frozen, "frozen")
         keep_rest = name_mask(rest_of(variables), config.frozen, "frozen")
-    schedule = optimizers.make_schedule(config.optimizer, steps)
+    schedule = optimizers.make_schedule(config.optimizer, steps, config.batch)
     optimizer = optimizers.make_optimizer(config.optimizer, schedule, frozen)
     state = jax.device_put(
         init_state(variables, optimizer, config.optimizer.ema > 0), steps_.replicated(mesh)

@@ -4,7 +4,7 @@ Fields: `name` (rmsprop, adam, adamw, muon), `lr` (the peak), `decay` (of RMSPro
 momentum), `weight_decay` (adam: added to the gradient, as an L2 penalty would be; adamw:
 decoupled), `adam_share` (muon), `clip_norm` and `clip_value` (0 = off), `schedule` with `warmup`
 (updates of linear warm-up), `onecycle_peak` (share of the run at which the rate peaks),
-`step_every` and `step_factor`; `accumulate` and `ema` are read by `step`.
+`step_examples` and `step_factor`; `accumulate` and `ema` are read by `step`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ OF_RUN_LENGTH = ("onecycle", "cosine")
 OPTIMIZERS = ("rmsprop", "adam", "adamw", "muon")
 
 
-def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the number of updates done."""
+def make_schedule(config: ConfigDict, steps: int, batch: int) -> optax.Schedule:
+    """The learning rate as a function of the number of updates, of `batch` examples, done."""
     lr, warmup = config.lr, config.warmup
     after = max(steps - warmup, 1)
     if config.schedule == "constant":
@@ -40,11 +40,13 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     elif config.schedule == "cosine":
         schedule = optax.cosine_decay_schedule(lr, after)
     elif config.schedule == "step":
-        if config.step_every < 1:
-            raise InputError("optimizer.step_every must be at least 1 for the step schedule")
-        schedule = optax.exponential_decay(
-            lr, config.step_every, config.step_factor, staircase=True
-        )
+        every = config.step_examples // batch
+        if every < 1:
+            raise InputError(
+                f"optimizer.step_examples={config.step_examples}: the step schedule expects at "
+                f"least a batch, {batch}"
+            )
+        schedule = optax.exponential_decay(lr, every, config.step_factor, staircase=True)
     else:
         raise InputError(
             f"optimizer.schedule={config.schedule!r} is unknown, expected one of {SCHEDULES}"

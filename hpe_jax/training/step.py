@@ -68,6 +68,10 @@ def make_train_step(
 
     def part(state: State, data: Data, key: Array) -> tuple[Variables, Variables, Metrics]:
         batch = expand(data)
+        # What stands where there is no label may be anything, such as NaN; a joint at the hand's
+        # centre keeps every loss finite until it is left out.
+        known, centre = batch["joint_valid"][..., None], batch["centre"][:, None]
+        batch = {**batch, "joints": jnp.where(known, batch["joints"], centre)}
 
         def loss_of(params: Any) -> tuple[Array, tuple[Metrics, Variables]]:
             return method.loss({**train_variables(state), "params": params}, batch, key)

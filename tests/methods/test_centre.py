@@ -97,7 +97,7 @@ def test_dropout_is_for_training_only():
 
 def test_centre_only_takes_the_mean_of_the_valid_joints():
     batch = {
-        "joints": jnp.arange(24.0).reshape(2, 4, 3),
+        "joints": jnp.arange(24.0).reshape(2, 4, 3).at[0, 3].set(jnp.nan),
         "joint_valid": jnp.array([[1, 1, 0, 0], [1, 1, 1, 1]], bool),
     }
     source = Source(

@@ -225,6 +225,13 @@ def test_configs(data_set):
             changed = module.get_config(prefix + name)
             assert all(changed.method[key] == value for key, value in changes.items())
     assert module.get_config("quick").steps
+    released, strict = rule, module.get_config("paper")
+    assert (released.weight_decay, released.clip_value) == (2.5e-5, 0.01)
+    assert (strict.batch, strict.optimizer.accumulate, strict.optimizer.schedule) == (
+        40, 1, "constant",
+    )  # fmt: skip
+    assert strict.optimizer.weight_decay == strict.optimizer.clip_value == 0
+    assert strict.method.to_dict() == method.to_dict()
     with pytest.raises(ValueError, match="no variant 'k2'"):
         module.get_config("k2")
 

@@ -176,6 +176,7 @@ def test_variants_differ_as_documented(name):
     paper = whole.stages.pose
     assert (paper.method.to_dict(), paper.batch, paper.epochs) == (PAPER, 6, 30)
     assert (paper.optimizer.name, paper.optimizer.lr, paper.data.cube_mm) == ("adam", 1e-4, 300.0)
+    assert name != "icvl" or paper.data.rotated
     assert paper.init_from == "../refine" and paper.frozen == "refine/.*"
     assert not whole.stages.end_to_end.frozen
     base, augmented, refined = (get_config(v) for v in ("base", "augmented", "refined"))

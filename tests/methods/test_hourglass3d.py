@@ -144,6 +144,13 @@ def test_empty_crops_give_finite_numbers():
     assert np.isfinite(jax.jit(method.predict)(variables, batch)).all()
 
 
+def test_without_depth_joints_lie_at_the_middle_of_the_cube():
+    batch = make_batch()
+    method = METHODS["hourglass3d"](config(box="cube", **BASELINES["b4"]), SKELETON)
+    joints = jax.jit(method.predict)(method.init(jax.random.key(0)), batch)
+    np.testing.assert_allclose(joints[..., 2], batch["centre"][:, None, 2] + 0 * joints[..., 2])
+
+
 @pytest.mark.parametrize("data_set", ["nyu", "msra"])
 def test_configs(data_set):
     module = importlib.import_module(f"configs.hourglass3d_{data_set}")

@@ -47,6 +47,30 @@ def test_accumulated_gradients_equal_the_whole_batch():
         )
 
 
+def test_what_stands_for_an_unknown_joint_does_not_matter():
+    def loss(variables, batch, key):
+        error = jnp.linalg.norm(METHOD.predict(variables, batch) - batch["joints"], axis=-1)
+        value = (error * batch["joint_valid"]).mean()
+        return value, ({}, {"batch_stats": variables["batch_stats"]})
+
+    masked = type(METHOD)(METHOD.init, loss, METHOD.predict)
+    state = init_state(METHOD.init(jax.random.key(0)), optax.sgd(0.1), False)
+    outcomes = []
+    for placeholder in (0.0, jnp.nan):
+
+        def expand(data, placeholder=placeholder):
+            batch = SOURCE.expand(data)
+            return batch | {
+                "joints": batch["joints"].at[:, 3].set(placeholder),
+                "joint_valid": batch["joint_valid"].at[:, 3].set(False),
+            }
+
+        step = jax.jit(steps.make_train_step(masked, expand, optax.sgd(0.1)))
+        outcomes.append(step(state, SOURCE.load(np.arange(8)), jax.random.key(1)))
+    assert np.isfinite(outcomes[1][1]["gradient_norm"])
+    jax.tree.map(np.testing.assert_array_equal, *outcomes)
+
+
 def test_a_step_does_what_it_says():
     start = METHOD.init(jax.random.key(0))
     state, metrics = one_step()
