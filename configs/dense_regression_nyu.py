@@ -8,9 +8,9 @@ result says "synthetic-nyu"; `--config.data.root=DIRECTORY` trains on NYU.
 =============== ========================================== ===================================
 variant         what it is                                 hardware and time
 =============== ========================================== ===================================
-(none)          two stacks, weighted mean shift, the   a GPU; 80 epochs of 72,757 frames
+(none)          two stacks, weighted mean shift, the       a GPU; 80 epochs of 72,757 frames
                 optimiser as released
-`paper`         batches of 40, a constant rate, no     the same
+`paper`         batches of 40, a constant rate, no         the same
                 weight decay and no clipping
 `baseline1`-`4` the baselines of section 4.1               the same
 `stacks1`, ...  the rows of table 1 (`SWEEPS`)             the same; all but `stacks1` only read
