@@ -25,7 +25,7 @@ The paper reports 7.3 mm on ICVL.
 from ml_collections import ConfigDict
 
 from hpe_jax.defaults import experiment, quicken
-from hpe_jax.methods.dense_regression import BASELINES, PAPER, QUICK, SWEEPS
+from hpe_jax.methods.dense_regression import BASELINES, PAPER, PLAIN, QUICK, RELEASED, SWEEPS
 
 CHANGES = BASELINES | SWEEPS
 VARIANTS = ("", "paper", "quick", *CHANGES, *(f"quick_{name}" for name in CHANGES))
@@ -41,28 +41,17 @@ def get_config(variant: str = "") -> ConfigDict:
     config.method = ConfigDict(PAPER)
     config.epoch_examples = 22_000
     config.batch = 200  # released: 40 at a time, five times; the paper: 40
-    config.optimizer.accumulate = 5
     config.epochs = 80
-    config.optimizer.name = "adam"
-    config.optimizer.lr = 1e-3
-    config.optimizer.b1 = 0.5
-    # This and what follows as released, not in the paper. The released loss is half the sum over
-    # 40 images, ours their mean: what is compared with a gradient is a twentieth.
-    config.optimizer.weight_decay = 5e-4 / 20
-    config.optimizer.clip_value = 0.2 / 20
-    config.optimizer.schedule = "step"
+    config.optimizer.update(RELEASED)
     config.optimizer.step_examples = 20 * config.epoch_examples
     if variant == "paper":
-        config.batch, config.optimizer.accumulate = 40, 1
-        config.optimizer.weight_decay = config.optimizer.clip_value = 0.0
-        config.optimizer.schedule = "constant"
+        config.batch = 40
+        config.optimizer.update(PLAIN)
         return config
     if variant.startswith("quick"):
+        config.optimizer.update(PLAIN)
         quicken(config, steps=4500)
         config.batch = 8
-        config.optimizer.accumulate = 1
-        config.optimizer.weight_decay = 0.0
-        config.optimizer.clip_value = 0.0
         config.method.update(QUICK)
     name = variant.removeprefix("quick").removeprefix("_")
     if name:
