@@ -27,7 +27,7 @@ from jaxtyping import Float
 from hpe_jax import camera as cameras
 from hpe_jax.camera import uvd_to_xyz
 from hpe_jax.datasets.depth_io import read_depth
-from hpe_jax.datasets.recorded import Recording, recorded_source
+from hpe_jax.datasets.recorded import Recording, recorded_source, replacing
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import NYU_COLUMNS
@@ -58,8 +58,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     view = int(data.get("view", 1))
     folder = find_split(data.root, split, view)
     joints = read_labels(folder / "joint_data.mat", view)
-    option = "skip_unreadable" if split == "train" else "stand_in"
-    gaps = bool(data.get(option, False))  # A frame that is not there is skipped like a torn one.
+    _, gaps = replacing(data, split)  # A frame that is not there is skipped like a torn one.
     frames = list_split(folder, view, len(joints), gaps=gaps)
     cube = np.full(len(frames), data.cube_mm, np.float32)
     if split == "test" and data.get("cube_by_subject", True):

@@ -99,6 +99,12 @@ def recorded_source(data: Any, split: str, seed: int, recording: Recording) -> S
     )
 
 
+def replacing(data: Any, split: str) -> tuple[str, bool]:
+    """The option that lets another frame stand in for an unusable one, and whether it is on."""
+    option = "skip_unreadable" if split == "train" else "stand_in"
+    return option, bool(data.get(option, False))
+
+
 class _Examples:
     """The examples of a split; `load` reads any of them through grain's reader threads."""
 
@@ -107,8 +113,7 @@ class _Examples:
         self.whole = bool(data.get("whole", False))
         self.training = split == "train"
         self.jitter_mm = float(data.centre_jitter_mm) if self.training else 0.0
-        self.option = "skip_unreadable" if self.training else "stand_in"
-        self.replace = bool(data.get(self.option, False))
+        self.option, self.replace = replacing(data, split)
         self.seed, self.recording, self.frames = seed, recording, recording.frames
         self.camera = recording.camera.intrinsics
         self.centre = self._centre_source(data, split)
