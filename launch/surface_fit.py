@@ -172,14 +172,14 @@ def descend(x, size, start, seen, camera, *, weights, steps, rate, shared):
         x, size = unknowns
         return each(x, start, size, seen, camera).sum() + 1.5 * (size**2).sum()
 
-    adam = optax.scale_by_adam()
+    adam, falling = optax.scale_by_adam(), optax.cosine_decay_schedule(rate, 1.0, 0.05)
 
     def step(i, carry):
         unknowns, state = carry
         poses, sizes = jax.grad(total)(unknowns)
         updates, state = adam.update((poses, sizes * shared), state)
-        now = rate * (0.05 + 0.95 * 0.5 * (1.0 + jnp.cos(jnp.pi * i / steps)))
-        return optax.apply_updates(unknowns, jax.tree.map(lambda u: -now * u, updates)), state
+        updates = jax.tree.map(lambda u: -falling(i / steps) * u, updates)
+        return optax.apply_updates(unknowns, updates), state
 
     # A loop whose length is a number, not a constant, is compiled once for all lengths.
     first = ((x, size), adam.init((x, size)))

@@ -104,8 +104,8 @@ def localise(
     An arm in view would pull a plain centre of mass down to the elbow. So small cubes first
     find the palm, the widest part near the nearest surface; whatever lies too far from it to
     be a finger shows where the arm is; what is on the arm's side of the wrist counts the less
-    the more there is of it. Every decision but the first pixel is gradual, so that frames that
-    differ little have centres that differ little.
+    the more there is of it: by degrees, so that frames that differ little seldom have centres
+    that differ much.
 
     Args:
       depth: (H, W) mm, 0 = no reading.

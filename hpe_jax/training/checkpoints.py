@@ -84,14 +84,15 @@ class Checkpoints:
         if step == self.latest:
             return
         kept = self.latest
+        left = f"the checkpoint of step {kept} is intact" if kept else "none was there before"
         learnt = {name: state[name] for name in ("params", "rest", "ema")}
         if not _finite(learnt):
-            last = "no checkpoint yet" if kept is None else f"the last good one is {kept}"
-            raise TrainingError(f"step {step}: parameters are not finite ({last})")
+            raise TrainingError(
+                f"{self._directory}: the parameters of step {step} are not finite; {left}"
+            )
         try:
             saved = self._orbax.save(step, _nest(_named(state)), custom_metadata=info)
         except (OSError, ValueError, RuntimeError) as error:
-            left = f"the checkpoint of step {kept} is intact" if kept else "none was there before"
             raise TrainingError(
                 f"{self._directory}: cannot write the checkpoint of step {step} "
                 f"({_reason(error)}); {left}"

@@ -11,6 +11,15 @@ from hpe_jax.synthetic import make_source
 CAMERA = jnp.array([300.0, 300.0, 80.0, 60.0])
 
 
+def hands(centre, patch):
+    config = ConfigDict(
+        dict(dataset="nyu", centre=centre, cube_mm=250.0, patch=patch, extent_mm=340.0,
+             centre_jitter_mm=0.0, synthetic=dict(sensor=True, forearm=True))
+    )  # fmt: skip
+    source = make_source(config, "train", 3)
+    return jax.jit(source.expand)(source.load(np.arange(64)))
+
+
 def slow_centre_of_mass(points, weight, start, cube, iterations):
     centre = np.array(start, float)
     for _ in range(iterations):
@@ -63,23 +72,13 @@ def test_empty_image():
 
 
 def test_it_finds_synthetic_hands_and_not_their_arms():
-    config = ConfigDict(
-        dict(dataset="nyu", centre="com", cube_mm=250.0, patch=64, extent_mm=340.0,
-             centre_jitter_mm=0.0, synthetic=dict(sensor=True, forearm=True))
-    )  # fmt: skip
-    source = make_source(config, "train", 3)
-    batch = jax.jit(source.expand)(source.load(np.arange(64)))
+    batch = hands("com", 64)
     off = np.linalg.norm(np.asarray(batch["centre"] - batch["joints"].mean(1)), axis=-1)
     assert np.median(off) < 30 and (off > 100).mean() < 0.08
 
 
 def test_another_sampling_of_the_same_frame_hardly_moves_the_centre():
-    config = ConfigDict(
-        dict(dataset="nyu", centre="gt", cube_mm=250.0, patch=128, extent_mm=340.0,
-             centre_jitter_mm=0.0, synthetic=dict(sensor=True, forearm=True))
-    )  # fmt: skip
-    source = make_source(config, "train", 3)
-    batch = jax.jit(source.expand)(source.load(np.arange(64)))
+    batch = hands("gt", 128)
     find = jax.jit(jax.vmap(localise, in_axes=(0, 0, 0, None)))
 
     def on_every_second(first):
