@@ -21,6 +21,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # Workers inherit that of the proce
     _CACHE = tempfile.mkdtemp(prefix="hpe_jax_tests_")
     atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["HPE_JAX_CACHE"] = _CACHE
+    # Also what compiles in a blink: functions that are not jitted have hundreds of such pieces.
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")

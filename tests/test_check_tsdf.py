@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_v2v import make_noise_source
 
 from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import NYU
@@ -15,7 +16,7 @@ from hpe_jax.kernels.tsdf import tsdf
 from hpe_jax.kernels.voxels import make_grid
 from hpe_jax.methods import METHODS
 from hpe_jax.synthetic.surface import SphereMesh
-from hpe_jax.training import stages
+from hpe_jax.training import loop, stages
 from launch import check_tsdf, tsdf_pictures, tsdf_refinement
 from launch import tsdf_distances as td
 
@@ -132,7 +133,9 @@ def run(tmp_path_factory):
     config = module.get_config("quick_refine")
     config.method.update({"input": 16, "refine_widths": (2, 3, 4)})
     config.data.patch, config.batch, config.steps, config.test_frames = 32, 2, 2, 2
-    stages.run(config, workdir / "refine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_source", lambda _, split: make_noise_source(split))
+        stages.run(config, workdir / "refine")
     return workdir
 
 

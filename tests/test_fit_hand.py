@@ -40,7 +40,7 @@ def test_a_rendered_hand_is_found_again(monkeypatch):
     shown = [look(d, camera, t.mean(0), 250.0, 0) for d, t in zip(depths, true, strict=True)]
     assert all(s["counts"].sum() > 300 for s in shown)
     seen = Seen(**{k: jnp.stack([s[k] for s in shown]) for k in shown[0]}, joints=rough)
-    (_, _, found), fitted, misfits = fit(seen, camera, steps=150)
+    (_, _, found), fitted, misfits = fit(seen, camera, steps=80)
     before = np.linalg.norm(rough - true, axis=-1).mean()
     after = np.linalg.norm(np.asarray(found) - true, axis=-1).mean()
     assert before > 10 and after < 0.7 * before, (before, after)

@@ -5,17 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hands
 import jax
 import numpy as np
 import pytest
 
 from hpe_jax.hand.bvh import read_bvh
-from hpe_jax.hand.markers import Subject, markers_of, observe
+from hpe_jax.hand.markers import Subject, markers_of
 from hpe_jax.hand.motion import hand_points
 from hpe_jax.hand.transforms import bones_of
 from hpe_jax.metrics.files import write_joints
 from hpe_jax.synthetic.bank import read_bank
-from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
 from launch import joints_to_angles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,11 +24,10 @@ FRAMES = 24
 
 @pytest.fixture(scope="module")
 def joints():
-    shape = sample_shape(jax.random.key(2), held_out=False)
+    shape = hands.subject_shape(jax.random.key(2), False)
     subject = Subject(bones_of(shape), markers_of(shape, "msra"))
-    keys = jax.random.split(jax.random.key(3), FRAMES)
-    poses = jax.jit(jax.vmap(lambda k: sample_hand(k, shape, VIEWS["msra"])[0]))(keys)
-    return np.array(jax.jit(jax.vmap(lambda p: observe(subject, p)))(poses))
+    poses, _, _ = hands.draw(jax.random.split(jax.random.key(3), FRAMES), shape, "msra")
+    return hands.observed(subject, poses)
 
 
 def run(monkeypatch, path, out, *more):

@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from small_v2v import make_config, make_test_source
+from small_v2v import make_config, make_noise_source
 
 from hpe_jax.datasets import made, make_source, making
 from hpe_jax.errors import InputError
@@ -166,7 +166,7 @@ def test_a_model_trains_on_it_and_goes_on_with_nothing_else(root, tmp_path):
         full.data.root = str(root)
         source = make_source(full.data, "train", full.seed)
         method = METHODS["v2v"](full.method, SKELETONS["nyu"])
-        return loop.train(full, workdir, method, source, make_test_source())
+        return loop.train(full, workdir, method, source, make_noise_source())
 
     def losses(workdir):
         return (workdir / "history.jsonl").read_text().splitlines()
@@ -182,4 +182,4 @@ def test_a_model_trains_on_it_and_goes_on_with_nothing_else(root, tmp_path):
     method = METHODS["v2v"](rendered.method, SKELETONS["nyu"])
     named = "trained on synthetic-nyu .40 frames of seed 0, recipe [0-9a-f]{6}., not"
     with pytest.raises(InputError, match=named):
-        loop.train(rendered, tmp_path / "one", method, source, make_test_source())
+        loop.train(rendered, tmp_path / "one", method, source, make_noise_source())

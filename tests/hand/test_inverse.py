@@ -1,5 +1,6 @@
 """Inverse kinematics: exact where zero can be reached, within limits always, fault by fault."""
 
+import hands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,25 +10,22 @@ from scipy.optimize import least_squares as scipy_least_squares
 from hpe_jax.errors import InputError
 from hpe_jax.hand import inverse as ik
 from hpe_jax.hand.guess import State
-from hpe_jax.hand.markers import Subject, markers_of, observe
+from hpe_jax.hand.markers import Subject, markers_of
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.hand.slopes import label_slopes
 from hpe_jax.hand.solve import frames_to_poses
 from hpe_jax.hand.swarm import aligned
 from hpe_jax.hand.transforms import LIMITS, bones_of
-from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
 
 LOW, HIGH = np.asarray(LIMITS).T
 N = 8  # one shape for all tests of a skeleton: compiling takes longer than solving
 
 
 def people(skeleton, seed=0, frames=N):
-    shape = sample_shape(jax.random.key(seed), held_out=False)
+    shape = hands.subject_shape(jax.random.key(seed), False)
     subject = Subject(bones_of(shape), markers_of(shape, skeleton))
-    keys = jax.random.split(jax.random.key(seed + 1), frames)
-    poses = jax.jit(jax.vmap(lambda k: sample_hand(k, shape, VIEWS["msra"])[0]))(keys)
-    joints = np.array(jax.vmap(lambda p: observe(subject, p))(poses))
-    return subject, poses, joints
+    poses, _, _ = hands.draw(jax.random.split(jax.random.key(seed + 1), frames), shape, "msra")
+    return subject, poses, hands.observed(subject, poses)
 
 
 def angles_of(solution):
@@ -132,7 +130,7 @@ def test_a_sequence_starts_from_the_frame_before_and_passes_gaps():
             position=mix(poses.position),
         )
 
-    joints = np.array(jax.vmap(lambda t: observe(subject, at(t)))(jnp.asarray(blend)))
+    joints = hands.observed(subject, jax.vmap(at)(jnp.asarray(blend)))
     joints[3] = np.nan
     solution = frames_to_poses(subject, joints, "msra", solver="track")
     assert set(solution.problems) == {3}
@@ -173,7 +171,7 @@ def test_equation_1_is_minimised_as_a_slow_solver_does():
 @pytest.mark.parametrize("skeleton,lengths", [("msra", False), ("icvl", True), ("nyu36", True)])
 def test_the_geometric_jacobian_is_that_of_differentiation(skeleton, lengths):
     subject, _, _ = people("msra")
-    shape = sample_shape(jax.random.key(4), held_out=False)
+    shape = hands.subject_shape(jax.random.key(4), False)
     subject = Subject(subject.bones, markers_of(shape, skeleton))
     rng = np.random.default_rng(3)
     tilt = jax.vmap(ik.rotation_step)(rng.normal(0, 0.2, (5, 3)).astype(np.float32))

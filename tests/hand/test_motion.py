@@ -1,5 +1,6 @@
 """BVH: the same motion comes back, also at gimbal lock; other files are read or refused."""
 
+import hands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,18 +10,16 @@ from hpe_jax.errors import InputError
 from hpe_jax.hand import bvh, motion
 from hpe_jax.hand import transforms as tf
 from hpe_jax.hand.inverse import rotation_step
-from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
 
 T = 30
 
 
 @pytest.fixture(scope="module")
 def hand():
-    shape = sample_shape(jax.random.key(0), held_out=False)
+    shape = hands.subject_shape(jax.random.key(0), False)
     axes = np.random.default_rng(0).normal(0, 0.2, (5, 3)).astype(np.float32)
     bones = tf.bones_of(shape)._replace(frame=jax.vmap(rotation_step)(axes))
-    keys = jax.random.split(jax.random.key(1), T)
-    pose = jax.jit(jax.vmap(lambda k: sample_hand(k, shape, VIEWS["nyu"])[0]))(keys)
+    pose, _, _ = hands.draw(jax.random.split(jax.random.key(1), T), shape, "nyu")
     # Gimbal lock: a knuckle at 90 degrees, with and without spread.
     fingers = pose.fingers.at[:10, :, 0].set(jnp.pi / 2).at[:5, :, 1].set(0.0)
     return bones, pose._replace(fingers=fingers)

@@ -1,5 +1,6 @@
 """A subject's bones are measured on joints: lengths by their mean, the rest by least squares."""
 
+import hands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +8,10 @@ import pytest
 
 from hpe_jax.datasets.msra import read_labels
 from hpe_jax.errors import InputError
-from hpe_jax.hand.markers import Subject, markers_of, observe
+from hpe_jax.hand.markers import Subject, markers_of
 from hpe_jax.hand.solve import frames_to_poses
 from hpe_jax.hand.subject import mean_lengths, measure
 from hpe_jax.hand.transforms import bones_of
-from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
 
 FRAMES = 64
 
@@ -19,16 +19,15 @@ FRAMES = 64
 @pytest.fixture(scope="module")
 def recorded():
     """A hand with a thumb that turns 15 mm deeper in the palm than it is labelled."""
-    shape = sample_shape(jax.random.key(7), held_out=False)
+    shape = hands.subject_shape(jax.random.key(7), False)
     bones = bones_of(shape)
     lengths = bones.lengths.at[4, 0].add(15.0)
     base = bones.base.at[4].add(jnp.array([-5.0, -12.0, -4.0]))
     markers = markers_of(shape, "msra")
     markers = markers._replace(offset=markers.offset.at[17].set(jnp.array([1.0, 15.0, 0.5])))
     subject = Subject(bones._replace(lengths=lengths, base=base), markers)
-    keys = jax.random.split(jax.random.key(8), FRAMES)
-    poses = jax.jit(jax.vmap(lambda k: sample_hand(k, shape, VIEWS["msra"])[0]))(keys)
-    return subject, np.array(jax.jit(jax.vmap(lambda p: observe(subject, p)))(poses))
+    poses, _, _ = hands.draw(jax.random.split(jax.random.key(8), FRAMES), shape, "msra")
+    return subject, hands.observed(subject, poses)
 
 
 def test_mean_lengths_are_a_slow_mean(recorded):
@@ -59,13 +58,12 @@ def test_a_measured_hand_explains_its_joints(recorded):
 
 def test_axes_of_the_template_make_angles_those_of_any_hand():
     """Of a hand whose knuckles are not tilted, but whose wrist is labelled elsewhere."""
-    shape = sample_shape(jax.random.key(7), held_out=False)
+    shape = hands.subject_shape(jax.random.key(7), False)
     markers = markers_of(shape, "freihand")
     moved = markers._replace(offset=markers.offset.at[0].set(jnp.array([9.0, 4.0, 0.0])))
     subject = Subject(bones_of(shape), moved)
-    keys = jax.random.split(jax.random.key(8), FRAMES)
-    poses = jax.jit(jax.vmap(lambda k: sample_hand(k, shape, VIEWS["nyu"])[0]))(keys)
-    joints = np.array(jax.jit(jax.vmap(lambda p: observe(subject, p)))(poses))
+    poses, _, _ = hands.draw(jax.random.split(jax.random.key(8), FRAMES), shape, "nyu")
+    joints = hands.observed(subject, poses)
 
     def off(axes):
         found = measure(joints, "freihand", frames=FRAMES, axes=axes)

@@ -1,5 +1,6 @@
 """Composed transforms: the same pivots and labels as in closed form, rigid, differentiable."""
 
+import hands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,6 @@ from hpe_jax.hand import kinematics as kin
 from hpe_jax.hand import transforms as tf
 from hpe_jax.hand.markers import Subject, markers_of, observe
 from hpe_jax.hand.skeletons import SKELETONS
-from hpe_jax.synthetic.poses import VIEWS, sample_hand, sample_shape
 
 LOW, HIGH = np.asarray(tf.LIMITS).T
 
@@ -29,7 +29,7 @@ def test_pivots_are_those_of_the_closed_form(seed, edge):
     rng = np.random.default_rng(seed)
     where = rng.integers(0, 2, 21) if edge else rng.uniform(0, 1, 21)
     angles = (LOW + where * (HIGH - LOW)).astype(np.float32)
-    shape = sample_shape(jax.random.key(seed), held_out=False)
+    shape = hands.subject_shape(jax.random.key(seed), False)
     closed, composed = both(shape, angles[:16].reshape(4, 4), angles[16:])
     np.testing.assert_allclose(composed, closed, atol=1e-3)
 
@@ -80,18 +80,23 @@ def test_a_measured_hand_equals_a_slow_reading():
 
 @pytest.mark.parametrize("skeleton", ["nyu", "icvl", "msra"])
 def test_labels_are_those_of_the_closed_form(skeleton):
-    for seed in range(4):
-        k = jax.random.split(jax.random.key(seed))
-        shape = sample_shape(k[0], held_out=True)
-        pose, points, _ = sample_hand(k[1], shape, VIEWS[skeleton])
+    @jax.jit
+    def labelled(shape, pose, points):
         expected = kin.labels(kin.place(points, pose), shape, skeleton)
-        found = observe(Subject(tf.bones_of(shape), markers_of(shape, skeleton)), pose)
-        np.testing.assert_allclose(found, expected, atol=2e-3)
+        return observe(Subject(tf.bones_of(shape), markers_of(shape, skeleton)), pose), expected
+
+    for seed in range(4):
+        shape = hands.subject_shape(jax.random.key(seed), True)
+        drawn = hands.draw(jax.random.split(jax.random.key(seed + 4), 2), shape, skeleton)
+        for one in range(2):
+            pose, points, _ = jax.tree.map(lambda a, one=one: a[one], drawn)
+            found, expected = labelled(shape, pose, points)
+            np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("skeleton", sorted(set(SKELETONS) - {"centre"}))
 def test_every_skeleton_has_its_markers(skeleton):
-    shape = sample_shape(jax.random.key(0), held_out=False)
+    shape = hands.subject_shape(jax.random.key(0), False)
     markers = markers_of(shape, skeleton)
     assert len(markers.bone) == len(SKELETONS[skeleton]) == len(markers.offset)
     subject = Subject(tf.bones_of(shape), markers)
@@ -126,9 +131,10 @@ def test_the_root_frame_is_the_supplement_s():
 
 
 def test_a_hand_in_the_camera_is_rigid_and_differentiable():
-    shape = sample_shape(jax.random.key(1), held_out=False)
+    shape = hands.subject_shape(jax.random.key(1), False)
     bones = tf.bones_of(shape)
-    pose, points, _ = sample_hand(jax.random.key(2), shape, VIEWS["nyu"])
+    drawn = hands.draw(jax.random.key(2)[None], shape, "nyu")
+    pose, points, _ = jax.tree.map(lambda a: a[0], drawn)
     transforms = tf.hand_transforms(bones, pose)
     placed = kin.place(points, pose)
     np.testing.assert_allclose(tf.pivots(bones, transforms), placed.fingers, atol=2e-3)
@@ -142,6 +148,7 @@ def test_a_hand_in_the_camera_is_rigid_and_differentiable():
     )
     assert batched.shape == (2, 16, 4, 4)
 
+    @jax.jit
     def reach(x):
         still = tf.bone_transforms(bones, x[:16].reshape(4, 4), x[16:])
         return tf.pivots(bones, still).sum()

@@ -71,9 +71,10 @@ def random_maps(seed):
 
 
 def test_estimate_equals_algorithm_1():
+    jitted = jax.jit(estimate, static_argnums=3, static_argnames=list(SETTINGS))
     for seed in range(4):
         found, points, seen = random_maps(seed)
-        fast = estimate(found, points, jnp.asarray(seen), project, **SETTINGS)
+        fast = jitted(found, points, jnp.asarray(seen), project, **SETTINGS)
         slow = algorithm1(found, points, seen, project, **SETTINGS)
         np.testing.assert_allclose(fast, slow, atol=1e-3)
 
@@ -107,7 +108,9 @@ def test_perfect_maps_give_the_joints_back(weighted):
     pixels = rng.integers(80, 240, (12, 2))
     uvd = np.concatenate([pixels + corner, depth[pixels[:, 1], pixels[:, 0]][:, None]], 1)
     joints = cam.uvd_to_xyz(uvd.astype(np.float32), camera)
-    for angle in (0.0, 1.1):
+
+    @jax.jit
+    def found_again(angle):
         crop = make_crop(
             jnp.asarray(centre), jnp.asarray(camera), jnp.float32(250.0), 128, angle=angle
         )
@@ -115,13 +118,16 @@ def test_perfect_maps_give_the_joints_back(weighted):
         local, seen = to_space(points, crop), points[..., 2] > 0
         heat, unit = joint_field(local, seen, to_space(joints, crop), 80.0)
 
-        def on_grid(p, crop=crop):
+        def on_grid(p):
             return (to_pixels(to_camera(p, crop), crop) + 0.5) / 4 - 0.5
 
         flat = image_heatmaps(on_grid(to_space(joints, crop)), 32, 4.0)
         found = {"R": flat, "S": heat, "V": unit}
         local_joints = estimate(found, local, seen, on_grid, weighted=weighted, **SETTINGS)
-        error = np.linalg.norm(np.asarray(to_camera(local_joints, crop)) - joints, axis=-1)
+        return to_camera(local_joints, crop)
+
+    for angle in (0.0, 1.1):
+        error = np.linalg.norm(found_again(angle) - joints, axis=-1)
         assert error.max() < 0.5
 
 
@@ -176,20 +182,24 @@ def test_loss_is_equation_4():
     value, (_, state) = jax.jit(method.loss)(variables, batch, jax.random.key(3))
     counts = [x for p, x in jax.tree_util.tree_leaves_with_path(state) if "count" in str(p[-1])]
     assert counts and all(c == 1 for c in counts)
-    pictures, smalls, wanted = [], [], []
-    for n in range(2):
+
+    @jax.jit
+    def parts(n):
         crop = make_crop(batch["centre"][n], batch["camera"][n], batch["cube"][n], 32)
         big, points = (sample(batch["depth"][n], batch["corner"][n], crop, s, 150.0)
                        for s in (32, 8))  # fmt: skip
-        for out, z in ((pictures, big[..., 2]), (smalls, points[..., 2])):
-            out.append(np.where(z > 0, (z - 600) / 150, -1)[..., None])
+        seen = [
+            jnp.where(z > 0, (z - 600) / 150, -1)[..., None] for z in (big[..., 2], points[..., 2])
+        ]
         joints = to_space(batch["joints"][n], crop)
         heat, unit = joint_field(to_space(points, crop), points[..., 2] > 0, joints, 80.0)
         pixels = (to_pixels(batch["joints"][n], crop) + 0.5) / 4 - 0.5
-        wanted.append({"R": image_heatmaps(pixels, 8, 4.0), "S": heat, "V": unit})
+        return *seen, {"R": image_heatmaps(pixels, 8, 4.0), "S": heat, "V": unit}
+
+    pictures, smalls, wanted = zip(*jax.device_get([parts(n) for n in range(2)]), strict=True)
     net = DenseNet(3, depth=1, features=8, ramp=20)
-    outputs, _ = net.apply(
-        variables, np.stack(pictures), np.stack(smalls), train=True, mutable=["batch_stats"]
+    outputs, _ = jax.jit(lambda *a: net.apply(variables, *a, train=True, mutable=["batch_stats"]))(
+        np.stack(pictures), np.stack(smalls)
     )
     expected = 0.0
     for stack in outputs:

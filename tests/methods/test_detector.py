@@ -65,7 +65,7 @@ def test_frames_of_any_size_and_empty_ones():
     for height, width in ((120, 160), (106, 128), (47, 61)):
         depth = jnp.zeros((2, height, width)).at[1, 20:30, 20:30].set(500.0)
         batch = {"depth": depth, "corner": jnp.zeros((2, 2)), "camera": jnp.tile(CAMERA, (2, 1))}
-        found = np.asarray(method.predict(variables, batch))
+        found = np.asarray(jax.jit(method.predict)(variables, batch))
         assert found.shape == (2, 14, 3) and np.isfinite(found).all()
         # Joints that meet no reading take the depth of those that do.
         assert set(np.unique(found[1, :, 2].round(2))) <= {500.0, NOWHERE_MM}
@@ -81,7 +81,7 @@ def test_depth_is_that_of_the_nearest_reading_and_what_the_network_adds():
     params["output_depth"]["bias"] = bias
     depth = jnp.full((1, 32, 32), 750.0).at[0, 5, 5].set(700.0).at[0, 6, 6].set(600.0)
     batch = {"depth": depth, "corner": jnp.zeros((1, 2)), "camera": CAMERA[None]}
-    found = method.predict(variables | {"params": params}, batch)[0]
+    found = jax.jit(method.predict)(variables | {"params": params}, batch)[0]
     at = np.asarray(xyz_to_uvd(found, CAMERA))
     np.testing.assert_allclose(at[:, :2], (STEM - 1) / 2, atol=1e-3)
     # The pixel's own readings and two on each side, without the sixth row and column.

@@ -88,26 +88,31 @@ def test_first_loss_from_the_parts():
     value, (_, state) = jax.jit(method.loss)(variables, batch, key)
     assert set(state) == {"batch_stats"}
 
-    seen, targets = [], []
-    for n, k in enumerate(jax.random.split(key, 2)):
-        affine = draw_affine(k, rotation_deg=30.0, aspect=(0.8, 1.2))
-        assert 0.8 <= affine.aspect <= 1.2 and affine.scale == 1
+    @jax.jit
+    def parts(n, key):
+        affine = draw_affine(key, rotation_deg=30.0, aspect=(0.8, 1.2))
         grid = make_grid(batch["centre"][n], 200.0, 16, angle=affine.angle, aspect=affine.aspect)
         points = cam.depth_to_points(batch["depth"][n], batch["corner"][n], batch["camera"][n])
         points, valid = points.reshape(-1, 3), (batch["depth"][n] > 0).reshape(-1)
         grid = tighten(points, valid, grid, 16)
-        index = np.floor(np.asarray(to_voxels(points, grid)) + 0.5).astype(int)[np.asarray(valid)]
+        voxels = to_voxels(batch["joints"][n], coarsen(grid, 2))
+        maps = gaussian_heatmaps(voxels, 8, 1.0), bone_heatmaps(voxels, SKELETON.bones, 8, 0.5)
+        return affine, to_voxels(points, grid), valid, maps
+
+    seen, targets = [], []
+    for n, k in enumerate(jax.random.split(key, 2)):
+        affine, points, valid, maps = jax.device_get(parts(n, k))
+        assert 0.8 <= affine.aspect <= 1.2 and affine.scale == 1
         volume = np.zeros((16, 16, 16, 1), np.float32)
-        for x, y, z in index:
+        for x, y, z in np.floor(points + 0.5).astype(int)[valid]:
             if min(x, y, z) >= 0 and max(x, y, z) < 16:
                 volume[z, y, x] = 1
         seen.append(volume)
-        voxels = to_voxels(batch["joints"][n], coarsen(grid, 2))
-        targets.append(
-            (gaussian_heatmaps(voxels, 8, 1.0), bone_heatmaps(voxels, SKELETON.bones, 8, 0.5))
-        )
+        targets.append(maps)
     net = HourglassNet(3, 2, features=6, depth=1)
-    outputs, _ = net.apply(variables, np.stack(seen), train=True, mutable=["batch_stats"])
+    outputs, _ = jax.jit(lambda v: net.apply(variables, v, train=True, mutable=["batch_stats"]))(
+        np.stack(seen)
+    )
     expected = 0.0
     for n, (joints, bones) in enumerate(targets):
         ok = np.asarray(batch["joint_valid"][n])

@@ -1,5 +1,6 @@
 """Skinned hands: sound meshes, skinning by a slow twin, and the analytic hand's images."""
 
+import hands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from hpe_jax.camera import CAMERAS, decimate, patch_corner
 from hpe_jax.hand.kinematics import HandPoints, HandPose, palm_points, place
-from hpe_jax.synthetic import base_hands, bones, mesh, poses
+from hpe_jax.synthetic import base_hands, bones, mesh
 from hpe_jax.synthetic.distance import signed_distance
 from hpe_jax.synthetic.isosurface import edges
 from hpe_jax.synthetic.rasterise import rasterise
@@ -31,10 +32,8 @@ def hand():
 @pytest.fixture(scope="module")
 def sampled():
     """Poses of the average hand in front of NYU's camera."""
-    view = poses.VIEWS["nyu"]
     shape = base_hands.BASE_HANDS["average"]
-    draw = jax.jit(jax.vmap(lambda key: poses.sample_hand(key, shape, view)[0]))
-    return draw(jax.random.split(jax.random.key(3), 12))
+    return hands.draw(jax.random.split(jax.random.key(3), 12), shape, "nyu")[0]
 
 
 @pytest.mark.parametrize("name", list(base_hands.BASE_HANDS))
@@ -103,11 +102,10 @@ def test_bones_are_rigid_and_begin_at_the_pivots(hand, sampled):
             np.testing.assert_allclose((frame @ [0, length, 0, 1])[:3], pivots[f, i + 1], atol=1e-3)
 
 
-def images(hand, shape, poses_):
+@jax.jit
+def images(hand, shape, poses):
     """Depth of the analytic hand and of the skinned one, a pose each."""
 
-    @jax.jit
-    @jax.vmap
     def one(pose):
         points = place(palm_points(shape, pose.fingers, pose.thumb), pose)
         surface = hand_surface(points, shape, pose.wrist, FOREARM)
@@ -118,7 +116,7 @@ def images(hand, shape, poses_):
         a = render_depth(surface, HAND_AND_FOREARM, *view)
         return a, rasterise(vertices, hand.faces, *view)
 
-    return [np.asarray(x) for x in one(poses_)]
+    return jax.vmap(one)(poses)
 
 
 def compare(a, b):
@@ -130,7 +128,7 @@ def compare(a, b):
 
 
 def test_images_agree_with_the_analytic_hand(hand, sampled):
-    a, b = images(hand, hand.shape, sampled)
+    a, b = jax.device_get(images(hand, hand.shape, sampled))
     overlap, off = compare(a, b)
     assert overlap.mean() > 0.975 and overlap.min() > 0.95
     assert off.max() < 1.0
@@ -144,21 +142,22 @@ def test_images_agree_with_the_analytic_hand(hand, sampled):
 def test_other_proportions_agree_too(hand, sampled):
     """Bone lengths, the palm's width and thickness of another hand on this one's mesh."""
     for name in ("broad", "long"):
-        overlap, off = compare(*images(hand, base_hands.BASE_HANDS[name], sampled))
+        pictures = jax.device_get(images(hand, base_hands.BASE_HANDS[name], sampled))
+        overlap, off = compare(*pictures)
         assert overlap.mean() > 0.96 and overlap.min() > 0.9, name
         assert off.max() < 2.0, name
 
 
 def test_stacked_hands_are_the_single_ones(sampled):
     pose = jax.tree.map(lambda x: x[2], sampled)
-    hands = base_hands.stacked_base_hands()
+    stacked = base_hands.stacked_base_hands()
     view = (jnp.zeros(2), decimate(jnp.asarray(CAMERAS["nyu"].intrinsics), 6.0), (80, 107))
     draw = jax.jit(
         lambda hand: rasterise(
             mesh.posed_vertices(hand, hand.shape, pose, FOREARM), hand.faces, *view
         )
     )
-    many = jax.jit(jax.vmap(draw))(hands)
+    many = jax.jit(jax.vmap(draw))(stacked)
     assert ((many > 0).sum((1, 2)) > 100).all()
     # The smallest mesh, most of which had to be filled up.
     alone = draw(base_hands.base_hand("slight"))

@@ -1,5 +1,7 @@
 """Synthetic frames: deterministic, inside the contract, plausible, and unlike the test split."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,13 +28,24 @@ def config(**changes):
     return ConfigDict(data | changes)
 
 
-@pytest.fixture(scope="module")
-def batch():
-    source = make_source(config(), "train", 0)
-    return jax.device_get(jax.jit(source.expand)(source.load(np.arange(24))))
+@functools.cache
+def expander(split="train", seed=0, dataset="nyu", sensor=True, forearm=True, **synthetic):
+    """A source and its compiled expansion: most of these tests' time is compiling it."""
+    synthetic |= {"sensor": sensor, "forearm": forearm}
+    source = make_source(config(dataset=dataset, synthetic=synthetic), split, seed)
+    return source, jax.jit(source.expand)
 
 
-def test_contract(batch):
+def frames(indices=range(24), split="train", **changes):
+    """So many of `expander`'s frames, always in batches of 8, so that all share a compilation."""
+    source, expand = expander(split, **changes)
+    pieces = np.resize(np.asarray(indices), (-(-len(indices) // 8), 8))
+    found = [expand(source.load(piece)) for piece in pieces]
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(indices)], *found)
+
+
+def test_contract():
+    batch = frames()
     shapes = {k: v.shape for k, v in batch.items()}
     assert shapes == {
         "depth": (24, 64, 64),
@@ -52,8 +65,7 @@ def test_joints_lie_on_the_rendered_hand():
 
     Without the sensor's faults: they put readings at silhouettes behind the joints there.
     """
-    source = make_source(config(synthetic=dict(sensor=False, forearm=True)), "train", 0)
-    batch = jax.device_get(jax.jit(source.expand)(source.load(np.arange(24))))
+    batch = frames(sensor=False)
     behind = []
     for i in range(24):
         uvd = cameras.xyz_to_uvd(batch["joints"][i], batch["camera"][i])
@@ -68,22 +80,17 @@ def test_joints_lie_on_the_rendered_hand():
 
 
 def test_frames_depend_on_seed_and_index_alone():
-    source = make_source(config(), "train", 0)
-    expand = jax.jit(source.expand)
-    a = expand(source.load(np.arange(8)))
-    b = expand(source.load(np.array([5, 4, 3, 2, 1, 0, 6, 7])))
+    a, b = frames(range(8)), frames([5, 4, 3, 2, 1, 0, 6, 7])
     np.testing.assert_array_equal(a["depth"][5], b["depth"][0])
     np.testing.assert_array_equal(a["joints"][2], b["joints"][3])
     other = make_source(config(), "train", 1)
-    c = jax.jit(other.expand)(other.load(np.arange(8)))
-    assert np.abs(np.asarray(a["joints"]) - np.asarray(c["joints"])).max() > 1
+    joints = jax.jit(lambda loaded: other.expand(loaded)["joints"])(other.load(np.arange(8)))
+    assert np.abs(a["joints"] - np.asarray(joints)).max() > 1
 
 
 def test_the_test_split_is_fixed_and_has_no_jitter():
-    one, two = (make_source(config(), "test", seed) for seed in (0, 9))
-    assert one.size == 2048 and make_source(config(), "train", 0).size is None
-    a = jax.jit(one.expand)(one.load(np.arange(4)))
-    b = jax.jit(two.expand)(two.load(np.arange(4)))
+    assert expander("test")[0].size == 2048 and expander()[0].size is None
+    a, b = frames(range(8), "test"), frames(range(8), "test", seed=9)
     np.testing.assert_array_equal(a["depth"], b["depth"])
     np.testing.assert_array_equal(a["centre"], b["centre"])
 
@@ -124,14 +131,10 @@ def test_wide_proportions_change_training_subjects_alone():
     assert (usual > 1.2).mean() == 0.0 and 0.01 < (wide > 1.2).mean() < 0.15
     assert usual.std() < 0.07 < 0.08 < wide.std()
 
-    def frames(split, proportions):
-        data = config()
-        data.synthetic.proportions = proportions
-        source = make_source(data, split, 0)
-        return np.asarray(jax.jit(source.expand)(source.load(np.arange(4)))["depth"])
-
-    np.testing.assert_array_equal(frames("test", "wide"), frames("test", "usual"))
-    assert (frames("train", "wide") != frames("train", "usual")).any()
+    one, two = (frames(range(8), "test", **p) for p in ({}, {"proportions": "wide"}))
+    np.testing.assert_array_equal(one["depth"], two["depth"])
+    hands = frames(range(8), proportions="wide", sensor=False, forearm=False)
+    assert (hands["joints"] != frames(range(8))["joints"]).any()
 
 
 def test_unknown_proportions_are_refused():
@@ -145,7 +148,7 @@ def test_poses_keep_their_limits_and_do_not_intersect():
     shape = poses.sample_shape(jax.random.key(1), held_out=False)
     view = poses.VIEWS["nyu"]
     keys = jax.random.split(jax.random.key(2), 400)
-    pose, _, depth = jax.vmap(lambda k: poses.sample_hand(k, shape, view))(keys)
+    pose, _, depth = jax.jit(jax.vmap(lambda k: poses.sample_hand(k, shape, view)))(keys)
     assert (pose.fingers >= FINGER_LIMITS[:, 0] - 1e-5).all()
     assert (pose.fingers <= FINGER_LIMITS[:, 1] + 1e-5).all()
     assert (pose.thumb >= THUMB_LIMITS[:, 0] - 1e-5).all()
@@ -168,34 +171,24 @@ def test_overlap_sees_two_fingers_in_one_place():
 
 @pytest.mark.parametrize("dataset", ["icvl", "msra"])
 def test_other_cameras_and_skeletons(dataset):
-    source = make_source(config(dataset=dataset, cube_mm=200.0), "train", 0)
-    out = jax.jit(source.expand)(source.load(np.arange(4)))
-    assert out["joints"].shape == (4, len(SKELETONS[dataset]), 3)
+    source, _ = expander(dataset=dataset)
+    out = frames(range(8), dataset=dataset)
+    assert out["joints"].shape == (8, len(SKELETONS[dataset]), 3)
     assert source.name == f"synthetic-{dataset}" and source.synthetic
-    uvd = cameras.xyz_to_uvd(np.asarray(out["joints"]), source.camera)
+    uvd = cameras.xyz_to_uvd(out["joints"], source.camera)
     spec = cameras.CAMERAS[dataset]
     inside = (uvd[..., 0] > -40) & (uvd[..., 0] < spec.width + 40)
     assert inside.mean() > 0.9
 
 
 def test_sensor_and_forearm_can_be_switched_off():
-    plain = config(synthetic=dict(sensor=False, forearm=False))
-    source = make_source(plain, "train", 0)
-    a = jax.jit(source.expand)(source.load(np.arange(8)))
-    armed = make_source(config(synthetic=dict(sensor=False, forearm=True)), "train", 0)
-    b = jax.jit(armed.expand)(armed.load(np.arange(8)))
+    a, b = (frames(range(8), sensor=False, forearm=forearm) for forearm in (False, True))
     np.testing.assert_array_equal(a["joints"], b["joints"])
-    assert (np.asarray(b["depth"]) > 0).sum() > 1.2 * (np.asarray(a["depth"]) > 0).sum()
+    assert (b["depth"] > 0).sum() > 1.2 * (a["depth"] > 0).sum()
 
 
 def test_clean_is_the_depth_before_the_sensor():
-    with_clean, without = (
-        make_source(config(synthetic=dict(sensor=sensor, forearm=True, clean=sensor)), "train", 0)
-        for sensor in (True, False)
-    )
-    noisy, faultless = (
-        jax.device_get(jax.jit(s.expand)(s.load(np.arange(3)))) for s in (with_clean, without)
-    )
+    noisy, faultless = frames(range(8), clean=True), frames(range(8), sensor=False)
     np.testing.assert_allclose(noisy["clean"], faultless["depth"], atol=1e-3)
     assert (noisy["clean"] != noisy["depth"]).any()
 
@@ -225,21 +218,15 @@ def test_default_frames_are_those_that_were_measured():
         "train": ([[56.684, 103.204, 689.341], [42.383, 190.953, 930.913]], [418, 231]),
         "test": ([[337.254, -222.919, 1021.154], [93.764, -195.91, 645.292]], [686, 343]),
     }
-    explicit = config(synthetic=dict(sensor=True, forearm=True, poses="", hand="spheres"))
     for split, (tips, pixels) in recorded.items():
-        source = make_source(explicit, split, 0)
-        out = jax.device_get(jax.jit(source.expand)(source.load(np.arange(2))))
+        out = frames(range(2), split)
         np.testing.assert_allclose(out["joints"][:, 0], tips, atol=0.01)
         np.testing.assert_allclose((out["depth"] > 0).sum((1, 2)), pixels, atol=3)
 
 
 def test_skinned_hands_are_the_same_hands():
     """Labels stay; images agree with the analytic ones; a subject keeps its base hand."""
-    plain, skinned = (
-        make_source(config(synthetic=dict(sensor=False, forearm=True, hand=hand)), "train", 0)
-        for hand in ("spheres", "skinned")
-    )
-    a, b = (jax.device_get(jax.jit(s.expand)(s.load(np.arange(12)))) for s in (plain, skinned))
+    a, b = frames(range(12), sensor=False), frames(range(12), sensor=False, hand="skinned")
     for name in ("joints", "camera", "corner"):
         np.testing.assert_array_equal(a[name], b[name])
     one, two = a["depth"], b["depth"]
@@ -251,13 +238,11 @@ def test_skinned_hands_are_the_same_hands():
 
 
 def test_skinned_hands_without_a_forearm_end_at_the_wrist():
-    sizes = []
-    for forearm in (False, True):
-        synthetic = dict(sensor=False, forearm=forearm, hand="skinned")
-        source = make_source(config(synthetic=synthetic), "test", 0)
-        depth = np.asarray(jax.jit(source.expand)(source.load(np.arange(8)))["depth"])
-        sizes.append((depth > 0).sum())
-    assert sizes[1] > 1.2 * sizes[0] > 0
+    hands, armed = (
+        (frames(range(8), sensor=False, forearm=forearm, hand="skinned")["depth"] > 0).sum()
+        for forearm in (False, True)
+    )
+    assert armed > 1.2 * hands > 0
 
 
 def test_bad_config_is_one_clear_line():
