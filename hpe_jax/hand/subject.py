@@ -80,7 +80,7 @@ def template(joints: Float[np.ndarray, "N J 3"], skeleton: str) -> Subject:
     at = np.asarray(markers.root)
     at = at[at >= 0]
     straight = State(jnp.zeros(21), jnp.eye(3), jnp.zeros(3))
-    rest = np.asarray(labels_of(Subject(bones, markers), straight))[at]
+    rest = np.asarray(jax.jit(labels_of)(Subject(bones, markers), straight))[at]
 
     def size(points: np.ndarray) -> np.ndarray:
         return np.sqrt(((points - points.mean(-2, keepdims=True)) ** 2).sum((-2, -1)))
@@ -228,7 +228,7 @@ def measure(
     usable = np.asarray(spread) > 0.05
     if not usable.any():
         raise nothing
-    found = np.asarray(jax.vmap(partial(labels_of, start))(state))
+    found = np.asarray(jax.jit(jax.vmap(labels_of, (None, 0)))(start, state))
     worst = np.linalg.norm(found - some, axis=-1).max(1)
     usable &= worst < max(_SLIP_MM, _SLIP_TIMES * float(np.median(worst[usable])))
     some, valid = some[usable], valid[usable]
