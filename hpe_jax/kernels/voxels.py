@@ -122,7 +122,12 @@ def to_mm(voxels: Float[Array, "... N 3"], grid: Grid) -> Float[Array, "... N 3"
 
 
 def occupancy(
-    points: Float[Array, "N 3"], valid: Bool[Array, " N"], grid: Grid, size: int
+    points: Float[Array, "N 3"],
+    valid: Bool[Array, " N"],
+    grid: Grid,
+    size: int,
+    *,
+    linear: bool = False,
 ) -> Float[Array, "size size size"]:
     """1 where a voxel holds at least one valid point, else 0; points outside are dropped.
 
@@ -131,17 +136,31 @@ def occupancy(
       valid: which of them count.
       grid: of one example (no batch axes); `vmap` for more.
       size: voxels along an edge.
+      linear: keep the depth that coarse voxels round away: a point counts in the two voxels
+        between whose centres it lies along z, in each by 1 minus its distance along z from the
+        voxel's centre; a voxel holds the most that one of its points gives it.
 
     Returns:
       (D, H, W) = (z, y, x), float32.
     """
-    index = jnp.floor(to_voxels(points, grid) + 0.5)
+    voxels = to_voxels(points, grid)
+    index = jnp.floor(voxels + 0.5)
+    if linear:
+        layer = jnp.floor(voxels[:, 2])
+        share = voxels[:, 2] - layer
+        value = jnp.concatenate([1.0 - share, share])
+        index = jnp.tile(index, (2, 1)).at[:, 2].set(jnp.concatenate([layer, layer + 1]))
+        valid = jnp.tile(valid, 2)
     inside = valid & jnp.all((index >= 0) & (index < size), -1)
     x, y, z = (jnp.where(inside, index[:, i], 0).astype(jnp.int32) for i in range(3))
     # Dropped points go past the end, where the scatter ignores them.
     # The barrier keeps XLA from redoing the arithmetic above inside the scatter's serial loop.
     flat = lax.optimization_barrier(jnp.where(inside, (z * size + y) * size + x, size**3))
-    volume = jnp.zeros(size**3, jnp.float32).at[flat].set(1.0, mode="drop")
+    there = jnp.zeros(size**3, jnp.float32).at[flat]
+    if linear:
+        volume = there.max(lax.optimization_barrier(value), mode="drop")
+    else:
+        volume = there.set(1.0, mode="drop")
     return volume.reshape(size, size, size)
 
 
@@ -173,7 +192,8 @@ def voxelise(
     camera: Float[Array, "4"],
     grid: Grid,
     size: int,
+    linear: bool = False,
 ) -> Float[Array, "size size size"]:
-    """Binary occupancy of a depth patch (mm, 0 = no reading) in a grid; `vmap` for batches."""
+    """`occupancy` of a depth patch (mm, 0 = no reading) in a grid; `vmap` for batches."""
     points = jnp.reshape(depth_to_points(depth, corner, camera), (-1, 3))
-    return occupancy(points, (depth > 0).reshape(-1), grid, size)
+    return occupancy(points, (depth > 0).reshape(-1), grid, size, linear=linear)

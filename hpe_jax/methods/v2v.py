@@ -11,9 +11,9 @@ with a squared error averaged over everything.
 Deviations of the default setting from the paper: centres are those of the localiser (`com`) until
 `data.centre=refined` names a centre network, training adds noise to them, and NYU's second test
 subject has 5/6 of the cube, as in later work (`data.cube_by_subject=False` takes the paper's).
-Options: `decode="subvoxel"` fits the peak instead of rounding it to a voxel; `kernel_std=0` starts
-from He's initialisation. The random crop of the canvas is a translation of the grid, not a crop of
-a volume.
+Options: `decode="subvoxel"` fits the peak instead of rounding it to a voxel; `occupancy="linear"`
+keeps the depth that coarse voxels round away; `kernel_std=0` starts from He's initialisation. The
+random crop of the canvas is a translation of the grid, not a crop of a volume.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ class V2VNet(nn.Module):
         return Conv(self.joints, 1, 1, self.dtype, name="output")(x).astype(jnp.float32)
 
 
-def volumes(batch: Batch, grid: Grid, size: int) -> Float[Array, "B S S S 1"]:
-    """Occupancy of a batch's depth patches in its grids."""
-    voxels = jax.vmap(voxelise, (0, 0, 0, 0, None))(
-        batch["depth"], batch["corner"], batch["camera"], grid, size
+def volumes(batch: Batch, grid: Grid, size: int, linear: bool = False) -> Float[Array, "B S S S 1"]:
+    """Occupancy of a batch's depth patches in its grids; `linear` as for `voxels.occupancy`."""
+    voxels = jax.vmap(voxelise, (0, 0, 0, 0, None, None))(
+        batch["depth"], batch["corner"], batch["camera"], grid, size, linear
     )
     return voxels[..., None]
 
@@ -109,14 +109,14 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     """V2V-PoseNet for a skeleton.
 
     Args:
-      config: the `method` part: `input` and `canvas` (voxels), `widths`, `sigma` (output
-        voxels), `decode` and `top_k`, `scale`, `rotation_deg`, `kernel_std`, `output_std`,
-        `dtype`.
+      config: the `method` part: `input` and `canvas` (voxels), `occupancy` (binary where a run
+        from before that field has none), `widths`, `sigma` (output voxels), `decode` and `top_k`,
+        `scale`, `rotation_deg`, `kernel_std`, `output_std`, `dtype`.
       skeleton: its joints, in order, are the heatmaps.
 
     Raises:
       InputError: for an input side not divisible by 8, a canvas smaller than it, an unknown
-        decode or dtype, or a number out of range.
+        occupancy, decode or dtype, or a number out of range.
     """
     size, margin = int(config.input), int(config.canvas) - int(config.input)
     if size < 8 or size % 8:
@@ -134,11 +134,15 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     for name in ("rotation_deg", "kernel_std", "output_std"):
         if not config[name] >= 0:
             raise InputError(f"method.{name} must be at least 0, got {config[name]}")
+    kind = config.get("occupancy", "binary")
+    if kind not in ("binary", "linear"):
+        raise InputError(f"method.occupancy must be binary or linear, got {kind!r}")
     if config.dtype not in ("float32", "bfloat16"):
         raise InputError(f"method.dtype must be float32 or bfloat16, got {config.dtype!r}")
     out = size // POOL
     low, high = config.scale
     rotation_deg, sigma = float(config.rotation_deg), float(config.sigma)
+    linear = kind == "linear"
     if config.decode == "topk" and not 1 <= config.top_k <= out**3:
         raise InputError(f"method.top_k must be 1 to {out**3} voxels, got {config.top_k}")
     if config.decode == "subvoxel" and out < 5:
@@ -169,7 +173,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
             to_voxels(batch["joints"], coarse), out, sigma
         )
         heatmaps, state = net.apply(
-            variables, volumes(batch, grid, size), train=True, mutable=["batch_stats"]
+            variables, volumes(batch, grid, size, linear), train=True, mutable=["batch_stats"]
         )
         valid = batch["joint_valid"].astype(jnp.float32)
         value = masked_mse(heatmaps, target, valid)
@@ -179,7 +183,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B J 3"]:
         grid = make_grid(batch["centre"], batch["cube"], size)
-        heatmaps: Array = net.apply(variables, volumes(batch, grid, size), train=False)  # type: ignore[assignment]
+        seen = volumes(batch, grid, size, linear)
+        heatmaps: Array = net.apply(variables, seen, train=False)  # type: ignore[assignment]
         return to_mm(decode(heatmaps), coarsen(grid, POOL))
 
     return Method(init, loss, predict)

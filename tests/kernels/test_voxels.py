@@ -22,7 +22,7 @@ CAMERA = np.array([300.0, 310.0, 30.0, 28.0], np.float32)
 CORNER = np.array([10.0, 8.0], np.float32)
 
 
-def loop(depth, corner, camera, centre, cube, size, angle, scale, shift):
+def loop(depth, corner, camera, centre, cube, size, angle, scale, shift, linear):
     """Occupancy voxel by voxel in float64, from the description alone."""
     volume = np.zeros((size, size, size))
     near = False  # a point within rounding of a voxel's face
@@ -37,8 +37,11 @@ def loop(depth, corner, camera, centre, cube, size, angle, scale, shift):
         edges = point * scale * size / cube + size / 2 + shift  # counted from the grid's edge
         near |= bool((np.abs(edges - np.round(edges)) < 1e-3).any())
         u, v, w = np.floor(edges).astype(int)
-        if min(u, v, w) >= 0 and max(u, v, w) < size:
-            volume[w, v, u] = 1
+        if min(u, v) < 0 or max(u, v) >= size:
+            continue
+        for layer in range(size):
+            given = max(0.0, 1 - abs(edges[2] - 0.5 - layer)) if linear else layer == w
+            volume[layer, v, u] = max(volume[layer, v, u], given)
     return volume, near
 
 
@@ -49,23 +52,42 @@ def loop(depth, corner, camera, centre, cube, size, angle, scale, shift):
     angle=st.floats(-1, 1),
     scale=st.floats(0.7, 1.3),
     shift=st.floats(-2, 2),
+    linear=st.booleans(),
 )
-def test_equals_loop(seed, size, angle, scale, shift):
+def test_equals_loop(seed, size, angle, scale, shift, linear):
     rng = np.random.default_rng(seed)
     depth = rng.uniform(500, 700, (9, 12)).astype(np.float32)
     depth[rng.random(depth.shape) < 0.3] = 0
     centre = np.array([5.0, -7.0, 600.0], np.float32)
     shifts = np.array([shift, -shift, 0.5 * shift], np.float32)
     expected, near = loop(
-        depth, CORNER, CAMERA, centre, 120.0, size, angle, scale, shifts.astype(float)
+        depth, CORNER, CAMERA, centre, 120.0, size, angle, scale, shifts.astype(float), linear
     )
     grid = make_grid(centre, 120.0, size, angle=angle, scale=scale, shift=shifts)
-    volume = voxelise(depth, CORNER, CAMERA, grid, size)
+    volume = voxelise(depth, CORNER, CAMERA, grid, size, linear)
     assert volume.shape == (size, size, size)
     if near:
         assert np.abs(volume - expected).sum() <= 4
     else:
-        np.testing.assert_array_equal(volume, expected)
+        np.testing.assert_allclose(volume, expected, atol=1e-4 if linear else 0)
+
+
+def test_linear_occupancy_follows_depth_without_steps():
+    grid = make_grid(jnp.zeros(3), 8.0, 8)  # 1 mm voxels, their centres at -3.5, -2.5, ...
+    valid = jnp.array([True])
+
+    @jax.jit
+    def column(z):
+        points = jnp.zeros((1, 3)).at[0, 2].set(z)
+        return occupancy(points, valid, grid, 8, linear=True)[:, 4, 4]
+
+    np.testing.assert_allclose(column(0.5), [0, 0, 0, 0, 1, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(column(0.25), [0, 0, 0, 0.25, 0.75, 0, 0, 0], atol=1e-6)
+    # Half a voxel beyond the last centre only the inner of the two is in the grid; then none.
+    np.testing.assert_allclose(column(3.9), [0] * 7 + [0.6], atol=1e-6)
+    np.testing.assert_allclose(column(4.6), [0] * 8, atol=1e-6)
+    steps = np.array([column(z) for z in np.linspace(-3.0, 3.0, 121)])
+    assert np.abs(np.diff(steps, axis=0)).max() < 0.051
 
 
 def test_vmap_equals_single():

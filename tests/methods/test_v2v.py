@@ -165,6 +165,21 @@ def test_it_learns_a_batch():
         assert np.linalg.norm(joints - batch["joints"], axis=-1).mean() < limit
 
 
+def test_occupancy_of_training_and_prediction():
+    batch = make_batch()
+    absent, binary, linear = config(), config(occupancy="binary"), config(occupancy="linear")
+    variables = METHODS["v2v"](absent, SKELETON).init(jax.random.key(0))
+
+    def both(settings):
+        method = METHODS["v2v"](settings, SKELETON)
+        value, _ = jax.jit(method.loss)(variables, batch, jax.random.key(0))
+        return float(value), np.asarray(jax.jit(method.predict)(variables, batch))
+
+    (a, there), (b, here), (c, smooth) = both(absent), both(binary), both(linear)
+    assert a == b and np.array_equal(there, here)  # runs from before the field are binary
+    assert a != c and not np.array_equal(there, smooth)
+
+
 def test_bfloat16_predicts_nearly_the_same():
     batch = make_batch()
     exact, rough = (METHODS["v2v"](config(dtype=d), SKELETON) for d in ("float32", "bfloat16"))
@@ -183,6 +198,7 @@ def test_bfloat16_predicts_nearly_the_same():
         ({"canvas": 8}, "smaller"),
         ({"widths": (4, 8)}, "4 numbers"),
         ({"dtype": "float16"}, "bfloat16"),
+        ({"occupancy": "soft"}, "binary or linear"),
         ({"decode": "mean"}, "unknown decode"),
         ({"decode": "topk", "top_k": 0}, "top_k"),
         ({"widths": (4, 8, 0, 8)}, "at least 1"),
