@@ -46,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch = 200  # released: 40 at a time, five times; the paper: 40
     config.epochs = 80
     config.optimizer.update(RELEASED)
-    config.optimizer.step_examples = 20 * config.epoch_examples
+    config.optimizer.step_epochs = 20.0
     if variant == "paper":
         config.batch = 40
         config.optimizer.update(PLAIN)

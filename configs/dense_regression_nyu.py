@@ -24,7 +24,7 @@ The paper reports 10.2 mm on NYU; a detector found its hands there.
 
 from ml_collections import ConfigDict
 
-from hpe_jax.defaults import NYU_FRAMES, experiment, quicken
+from hpe_jax.defaults import experiment, quicken
 from hpe_jax.methods.dense_regression import BASELINES, PAPER, PLAIN, QUICK, RELEASED, SWEEPS
 
 CHANGES = BASELINES | SWEEPS
@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.batch = 200  # released: 40 at a time, five times; the paper: 40
     config.epochs = 80
     config.optimizer.update(RELEASED)
-    config.optimizer.step_examples = 10 * NYU_FRAMES
+    config.optimizer.step_epochs = 10.0
     if variant == "paper":
         config.batch = 40
         config.optimizer.update(PLAIN)

@@ -26,8 +26,8 @@ variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 
 b1: coordinates instead of heatmaps; b2: no bones; b3: b1 on an image; b4: heatmaps of an image,
-no bones; b5: the same with bones. b4 and b5 estimate no depth: read the
-error in x and y, which the log and `launch.compare_methods` give, not that of `metrics.json`.
+no bones; b5: the same with bones. b4 and b5 estimate no depth: read the error in x and y, which
+`launch.compare_methods` gives, not that of `metrics.json` and of the log's tests.
 
 The paper reports 7.4 mm on MSRA15, and for b1 to b5 11.6, 7.9, 13.1, 8.1 (xy) and 7.6 (xy) mm.
 """
@@ -56,7 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.lr = 1e-5
     config.optimizer.schedule = "step"
     config.epoch_examples = 67_900  # about what eight subjects have
-    config.optimizer.step_examples = 5 * config.epoch_examples
+    config.optimizer.step_epochs = 5.0
     config.optimizer.step_factor = 0.3
     if variant.startswith("quick"):
         quicken(config, steps=1600)

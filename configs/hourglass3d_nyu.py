@@ -16,15 +16,15 @@ variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 
 b1: coordinates instead of heatmaps; b2: no bones; b3: b1 on an image; b4: heatmaps of an image,
-no bones; b5: the same with bones. b4 and b5 estimate no depth: read the
-error in x and y, which the log and `launch.compare_methods` give, not that of `metrics.json`.
+no bones; b5: the same with bones. b4 and b5 estimate no depth: read the error in x and y, which
+`launch.compare_methods` gives, not that of `metrics.json` and of the log's tests.
 
 The paper reports 8.9 mm on NYU with cubes about the true centre of mass (`data.centre=gt`).
 """
 
 from ml_collections import ConfigDict
 
-from hpe_jax.defaults import NYU_FRAMES, experiment, quicken
+from hpe_jax.defaults import experiment, quicken
 from hpe_jax.methods.hourglass3d import BASELINES, PAPER, QUICK, SWEEPS
 
 CHANGES = BASELINES | SWEEPS
@@ -44,7 +44,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.epochs = 20
     config.optimizer.lr = 1e-5
     config.optimizer.schedule = "step"
-    config.optimizer.step_examples = 5 * NYU_FRAMES
+    config.optimizer.step_epochs = 5.0
     config.optimizer.step_factor = 0.3
     if variant.startswith("quick"):
         quicken(config, steps=900)

@@ -64,7 +64,7 @@ def config_problem(argv: list[str], required: Sequence[str]) -> str | None:
         missing = [f"--{name}" for name in required if flags.FLAGS[name].value in (None, "")]
     # A config file is Python: it may raise anything, and so may the value of one of its keys.
     except Exception as error:
-        return _reason(error) + _of_stages(error, argv)
+        return _reason(error, argv) + _of_stages(error, argv)
     if rest:
         return f"unexpected {rest[0]!r}"
     return f"{missing[0]} is missing" if missing else None
@@ -76,16 +76,18 @@ def _configs(argv: list[str]) -> list[str]:
     return [word.partition("=")[2] for word in argv if word.startswith("--config=")] + after
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, argv: list[str]) -> str:
     """What went wrong with the flags, without the traceback that some messages contain."""
     text = str(error).strip()
     if "Traceback" in text:
         return text.splitlines()[-1].split(": ", 1)[-1]
     if isinstance(error, (AttributeError, KeyError)):
         near = re.search('Did you mean "(.+?)" instead of "(.+?)"', text)
-        if near:
-            return f"unknown config key {near[2]!r}, did you mean {near[1]!r}?"
-        return "unknown config key " + text.strip('"')
+        key = near[2] if near else text.strip("\"'")
+        told = [word for word in argv if re.match(rf"--config\.(.+\.)?{re.escape(key)}\b", word)]
+        where = f"{told[0]}: " if told else ""
+        hint = f", did you mean {near[1]!r}?" if near else ""
+        return f"{where}unknown config key {key!r}{hint}"
     return text
 
 

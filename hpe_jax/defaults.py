@@ -68,7 +68,7 @@ def experiment(dataset: str) -> ConfigDict:
                 "schedule": "constant",  # constant | onecycle | cosine | step
                 "warmup": 0,  # updates
                 "onecycle_peak": 0.3,  # share of the run
-                "step_examples": 0,  # of the step schedule: examples between its steps
+                "step_epochs": 0.0,  # of the step schedule: epochs between its steps
                 "step_factor": 0.1,
                 "b1": 0.9,  # momentum of adam and adamw
                 "weight_decay": 0.0,  # of adam and adamw

@@ -105,8 +105,7 @@ def evaluate(
         **summary(pred, true),
         "parts": split_summary(pred, true, parts),
     }
-    if form == "xyz":
-        _check_orientation(predictions.path, pred, true, result["mean_error_mm"], camera)
+    _check_reading(predictions, true, form, camera, result["mean_error_mm"])
     return result, joint_errors(pred, true)
 
 
@@ -218,17 +217,28 @@ def _names(paths: list[str]) -> dict[str, str]:
     return names
 
 
-def _check_orientation(
-    path: str, pred: np.ndarray, true: np.ndarray, mean: float, camera: Camera
+def _check_reading(
+    predictions: JointFile, true: np.ndarray, form: Format, camera: Camera, mean: float
 ) -> None:
-    """Say so if the other sign of y fits far better: a common mistake with xyz files."""
-    from hpe_jax.metrics import errors as joint_errors
+    """Say so if the file fits far better in the other format or with the other sign of y."""
+    import numpy as np
 
-    other = float(joint_errors(pred * [1, -1, 1], true).mean())
-    if other < mean / 2:
+    from hpe_jax.metrics import errors as joint_errors
+    from hpe_jax.metrics.protocols import to_xyz
+
+    turned = (camera[0], -camera[1], *camera[2:])
+    readings: tuple[tuple[Format, Camera], ...] = (
+        ("uvd", camera), ("xyz", camera), ("xyz", turned)
+    )  # fmt: skip
+    means = [joint_errors(to_xyz(predictions.values, c, f), true).mean() for f, c in readings]
+    best = int(np.argmin(means))
+    if means[best] < mean / 2:
+        other, sign = readings[best]
+        advice = [f"give --format={other}"] if other != form else []
+        advice += ["change the sign of fy in --camera"] if sign != camera else []
         print(
-            f"warning: {path}: {mean:.1f} mm with y {'up' if camera[1] < 0 else 'down'}, "
-            f"{other:.1f} mm with the other sign: change the sign of fy in --camera",
+            f"warning: {predictions.path}: {mean:.1f} mm, but {means[best]:.1f} mm if you "
+            f"{' and '.join(advice)}",
             file=sys.stderr,
         )
 

@@ -32,6 +32,8 @@ def main(argv: list[str]) -> int:
     # After the flags, so that --help and slips of the pen answer at once.
     # A failed save ends in one clear line here; the checkpointer would log a traceback for it.
     logging.set_verbosity(logging.FATAL)
+    from jax.errors import JaxRuntimeError
+
     from hpe_jax.errors import InputError, TrainingError, one_line
     from hpe_jax.process import keep_memory, use_cache
     from hpe_jax.training import stages
@@ -42,6 +44,13 @@ def main(argv: list[str]) -> int:
         stages.run(_CONFIG.value, str(_WORKDIR.value))
     except (InputError, TrainingError, OSError) as error:
         return fail(one_line(error))
+    except JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return fail(
+            "the device's memory does not suffice: expected a smaller batch or eval_batch, or "
+            "optimizer.accumulate > 1, which splits a batch"
+        )
     return 0
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 
 HANDS = ("right", "left", "auto")
-NEAR, FAR = 50.0, 10_000.0
-"""Where hands are, mm; elsewhere the unit of depth is wrong."""
+USUAL = (150.0, 2000.0)
+"""Distances, mm, at which cameras see hands well; others are said, in case the unit is wrong."""
 DECIDE_AFTER = 100
 """Frames with a hand after which `--hand=auto` decides."""
 FEW, UNSURE = 20, 0.03
@@ -66,8 +66,8 @@ def predict_frames(
 
     Raises:
       InputError: a frame is unreadable or its unit of depth is wrong, or a centre lies outside
-        its frame or where nothing was read; or not a single frame could be used, and nothing has
-        been written then; or none shows a hand.
+        its frame or where nothing was read; or not a single frame shows a hand. Where none did
+        nothing has been written.
     """
     import numpy as np
 
@@ -114,7 +114,6 @@ def predict_frames(
         size = depth.shape
         centre = None if centres is None else centres[i]
         if centre is not None and np.isnan(centre).any():
-            writer.open()
             keep(path.name, dict.fromkeys(hands))
             continue
         if centre is not None and outside_frame(centre, camera, depth.shape):
@@ -122,9 +121,13 @@ def predict_frames(
             failed = InputError(f"{path}: its centre {where} mm is outside the frame")
             break
         how: dict[str, Any] = {"centre": centre, "passes": passes}
-        if not warm:  # Compiles, which no frame's latency should contain.
-            warm = predictor(depth, camera, hand=hands[0], **how) is not None
-        found = {h: predictor(depth, camera, hand=h, **how) for h in hands}
+        try:
+            if not warm:  # Compiles, which no frame's latency should contain.
+                warm = predictor(depth, camera, hand=hands[0], **how) is not None
+            found = {h: predictor(depth, camera, hand=h, **how) for h in hands}
+        except InputError as error:
+            failed = InputError(f"{path}: {error}; --depth_unit says how many mm a count is")
+            break
         if centre is not None and not any(found.values()):
             empty = InputError(
                 f"{path}: no reading in the cube of {predictor.cube_mm:g} mm about its centre "
@@ -136,23 +139,17 @@ def predict_frames(
             unreadable += 1
             print(f"skipped: {empty}", file=sys.stderr)
         seconds += sum(p.latency_ms for p in found.values() if p is not None) / 1000
-        if (seen := found[hands[0]]) is not None and not NEAR < seen.located[2] < FAR:
-            failed = InputError(
-                f"{path}: the hand is {seen.located[2]:.3g} mm from the camera, expected {NEAR:g} "
-                f"to {FAR:g}; --depth_unit says how many mm a count is"
-            )
-            break
-        if seen is not None:  # Both hands are drawn on the same square.
+        if (seen := found[hands[0]]) is not None:  # Both hands are drawn on the same square.
             found = {h: p and replace(p, view=seen.view) for h, p in found.items()}
-        writer.open()
+        if any(found.values()):
+            writer.open()
         keep(path.name, found)
 
     if not writer.opened:
-        raise InputError(
-            str(failed)
-            if failed
-            else f"none of the {len(frames)} frames could be read, nothing "
-            f"was written; the first is {frames[0]}"
+        what = "could be read" if unreadable == len(frames) else "shows a hand"
+        raise failed or InputError(
+            f"none of the {len(frames)} frames {what}, nothing was written; the first is "
+            f"{frames[0]}"
         )
     if len(hands) > 1:
         decide()
@@ -168,12 +165,11 @@ def predict_frames(
         "centre": predictor.centre_source if centres is None else "file",
         "centre_model": predictor.centre_model or None if centres is None else None,
         "passes": passes,
+        "depth_unit": depth_unit,
     }
     summary = writer.close(extra)
     if failed is not None:
         raise InputError(f"{failed}; the {writer.frames} frames before it are in {out}")
-    if not writer.latency:
-        raise InputError(f"none of the {len(frames)} frames shows a hand; the first is {frames[0]}")
     return summary
 
 
@@ -261,6 +257,12 @@ def report(summary: dict[str, Any], out: Path, *, auto: bool) -> str:
             f"hand, {summary['latency_ms']:.1f} ms a frame, "
             f"{summary['frames_per_second']:.1f} frames a second"
         )
+        distance, unit = summary["distance_mm"], summary["depth_unit"]
+        if not USUAL[0] < distance < USUAL[1]:
+            lines.append(
+                f"the hand is {distance:,.0f} mm from the camera, a count of depth taken for "
+                f"{unit:g} mm: is --depth_unit right?"
+            )
     return "\n".join([*lines, f"written to {out}"])
 
 

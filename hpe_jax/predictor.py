@@ -28,6 +28,9 @@ from hpe_jax.metrics.inside import inside_hand
 from hpe_jax.recording import Prediction
 from hpe_jax.training.sources import load_centre_model
 
+NEAR, FAR = 50.0, 10_000.0
+"""Where hands are, mm; elsewhere the unit of depth is wrong."""
+
 
 def _cut(data: ConfigDict) -> Callable[..., dict[str, np.ndarray]]:
     """What a model trained on `data` sees of a frame, its centre and its camera."""
@@ -99,7 +102,7 @@ class Predictor:
         """Joints in one frame.
 
         Args:
-          depth: (H, W) mm, 0 = no reading.
+          depth: (H, W) mm; 0, a negative number, NaN or infinity = no reading.
           camera: (4,) fx, fy, cx, cy.
           hand: "right" or "left".
           centre: (3,) mm; None finds the hand.
@@ -109,8 +112,19 @@ class Predictor:
         Returns:
           None if there is no hand: the frame, or the cube about `centre`, holds no reading, or the
           centre that a network found is outside the frame.
+
+        Raises:
+          InputError: another shape, another `hand`, or a hand so near or far that `depth` is not
+            in millimetres.
         """
-        camera = np.asarray(camera, np.float32)
+        depth, camera = np.asarray(depth, np.float32), np.asarray(camera, np.float32)
+        if depth.ndim != 2 or camera.shape != (4,):
+            raise InputError(
+                f"depth {depth.shape} and camera {camera.shape}: expected (H, W) and (4,)"
+            )
+        if hand not in ("right", "left"):
+            raise InputError(f"hand={hand!r}: expected right or left")
+        depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0)
         begun = time.perf_counter()
         network = self._centre if centre is None else None
         if network is not None and self.centre_source == "detected":
@@ -143,6 +157,11 @@ class Predictor:
             if empty_cube(closer, self.cube_mm):
                 break
             example, joints = closer, self._joints(closer)
+        if not NEAR < located[2] < FAR:
+            raise InputError(
+                f"the hand is {located[2]:.3g} mm from the camera, expected {NEAR:g} to {FAR:g}; "
+                "depth must be in mm"
+            )
         centre = example["centre"]
         if left:
             joints, centre = np.asarray(mirror_x(joints)), np.asarray(mirror_x(centre))

@@ -64,6 +64,7 @@ class Writer:
         self.inside: list[float] = []
         self.inside_cube: list[float] = []
         self.latency: list[float] = []
+        self.distance: list[float] = []
         self.frames = 0
 
     def open(self) -> None:
@@ -99,6 +100,7 @@ class Writer:
             self.inside.append(found.inside)
             self.inside_cube.append(found.inside_cube)
             self.latency.append(found.latency_ms)
+            self.distance.append(float(found.located[2]))
         self._write(json.dumps(line) + "\n")
         self.frames += 1
         if found is not None:
@@ -109,13 +111,13 @@ class Writer:
         """Write the summary and the animation; returns the summary."""
         if self._lines is not None:
             self._lines.close()
-        latency = sorted(self.latency)
         summary = {
             "frames": self.frames,
             "frames_without_hand": self.frames - len(self.inside),
             "inside_hand": _mean(self.inside),
             "inside_hand_about_cube": _mean(self.inside_cube),
-            "latency_ms": latency[len(latency) // 2] if latency else None,
+            "latency_ms": _median(self.latency),
+            "distance_mm": _median(self.distance),
             "joints": list(self._skeleton.joints),
             **extra,
         }
@@ -159,6 +161,10 @@ class Writer:
                 path, save_all=True, append_images=(frame(p) for p in others),
                 duration=66 * every, loop=0,
             )  # fmt: skip
+
+
+def _median(values: list[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
 
 
 def _mean(values: list[float]) -> float | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import os
 import statistics
 import time
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="in the config")
     parser.add_argument("--no_compile", action="store_true", help="PyTorch without torch.compile")
     args = parser.parse_args()
+    if importlib.util.find_spec("torch") is None:
+        parser.error("needs torch: pip install torch")
     os.environ["JAX_PLATFORMS"] = "cuda,cpu" if args.device == "gpu" else "cpu"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch shares the device.
     import jax
@@ -143,9 +146,8 @@ def _our_training(config: Any, hands: dict[str, Any]) -> Callable[[], Any]:
     from hpe_jax.training.state import init_state
 
     method = METHODS["v2v"](config.method, NYU)
-    optimizer = optimizers.make_optimizer(
-        config.optimizer, optimizers.make_schedule(config.optimizer, 1000, config.batch), None
-    )
+    schedule = optimizers.make_schedule(config.optimizer, 1000, config.batch, config.epoch_examples)
+    optimizer = optimizers.make_optimizer(config.optimizer, schedule, None)
     mesh = steps.make_mesh()
     state = init_state(method.init(jax.random.key(0)), optimizer, ema=False)
     step = steps.jit_train_step(steps.make_train_step(method, dict, optimizer), mesh)

@@ -148,9 +148,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default=os.environ.get("HPE_SHARED_DATA", "../shared/data"))
     data = Path(parser.parse_args().data)
-    if not (data / "msra14" / "joint.txt").is_file() or not (data / "nyu").is_dir():
-        print(f"skipped: no real joints in {data} (msra14/joint.txt, nyu/joint_1_u.csv)")
-        return 0
+    for name in ("msra14/joint.txt", *(f"nyu/joint_1_{c}.csv" for c in "uvd")):
+        if not (data / name).is_file():
+            print(f"error: --data={data}: no {name} in it, expected real joints", file=sys.stderr)
+            return 2
     use_cache()
     check(data)
     return 0

@@ -29,6 +29,10 @@ from hpe_jax.predict import predict_frames
 from hpe_jax.predictor import Predictor
 from hpe_jax.training.checkpoints import load_model
 
+NEEDED = (
+    "nyu/depth_1_0000001.png", *(f"nyu/joint_1_{c}.csv" for c in "uvd"),
+    "nyu/center_test_refined.txt", "kinect2/*.png",
+)  # fmt: skip
 KINECT2 = np.array([363.9, 363.9, 255.4, 206.3], np.float32)
 
 
@@ -91,8 +95,9 @@ def main() -> int:
     args = parser.parse_args()
     out = Path(args.out) if args.out else None
     try:
-        if not (Path(args.data) / "nyu" / "joint_1_u.csv").is_file():
-            raise InputError(f"--data={args.data}: expected nyu/ and kinect2/ with real frames")
+        for needed in NEEDED:
+            if not any(Path(args.data).glob(needed)):
+                raise InputError(f"--data={args.data}: no {needed} in it, expected real frames")
         figures = check(args.workdir, args.centre_model, Path(args.data), out)
     except (InputError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

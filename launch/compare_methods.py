@@ -145,8 +145,10 @@ def train(name: str, workdir: Path, config: ConfigDict, overrides: list[str]) ->
 
 
 def read_again(trained: Path, workdir: Path, config: ConfigDict) -> None:
-    """Test a trained model as another config reads it."""
-    if (workdir / "metrics.json").is_file():
+    """Test a trained model as another config reads it, unless that was done since it trained."""
+    done = workdir / "metrics.json"
+    trained_at = (trained / "metrics.json").stat().st_mtime
+    if done.is_file() and done.stat().st_mtime >= trained_at:
         return
     from hpe_jax.hand.skeletons import SKELETONS
     from hpe_jax.methods import METHODS

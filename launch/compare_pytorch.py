@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
+    if importlib.util.find_spec("torch") is None:
+        parser.error("needs torch: pip install torch")
     _limit(args.cores)
     import jax
     import torch

@@ -20,6 +20,7 @@ import argparse
 import io
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -144,6 +145,7 @@ def main() -> int:
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--frames", required=True, help="folder of depth images of one hand")
     parser.add_argument("--camera", required=True, help="fx,fy,cx,cy")
+    parser.add_argument("--depth_unit", type=float, default=1.0, help="mm for one count of depth")
     parser.add_argument("--hand", default="right", choices=("right", "left"))
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
@@ -151,8 +153,9 @@ def main() -> int:
     try:
         camera = np.array(parse_camera(args.camera.split(",")), np.float32)
         files = list_frames(args.frames)
-        depths = [read_depth(files[0])]
-        depths += [read_depth(file, size=depths[0].shape) for file in files[1:]]
+        read = partial(read_depth, depth_unit=args.depth_unit)
+        depths = [read(files[0])]
+        depths += [read(file, size=depths[0].shape) for file in files[1:]]
         if args.hand == "left":
             camera = np.asarray(cameras.mirror_camera(camera, depths[0].shape[1]))
             depths = [np.ascontiguousarray(depth[:, ::-1]) for depth in depths]

@@ -85,6 +85,19 @@ def test_a_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
         compare_methods.train("x", tmp_path, config, [])
 
 
+def test_what_an_earlier_training_gave_is_read_again(tmp_path):
+    config = compare_methods.load_config(f"{ROOT}/configs/dense_regression_nyu.py:quick", 800, [])
+    trained, again = tmp_path / "trained", tmp_path / "again"
+    for folder in (trained, again):
+        folder.mkdir()
+        (folder / "metrics.json").write_text("{}")
+    compare_methods.read_again(trained, again, config)
+    later = (again / "metrics.json").stat().st_mtime + 1
+    os.utime(trained / "metrics.json", (later, later))
+    with pytest.raises(InputError, match="trained: no checkpoints/ in it"):  # It has begun to.
+        compare_methods.read_again(trained, again, config)
+
+
 def test_mistakes_are_named(tmp_path):
     name = f"{ROOT}/configs/v2v_nyu.py:quick"
     for words, message in (

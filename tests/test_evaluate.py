@@ -84,6 +84,18 @@ def test_xyz_follows_the_sign_of_fy(data, capsys):
     assert means["up.txt", down] > 50
 
 
+def test_another_format_that_fits_better_is_told(data, capsys):
+    for name, more, advice in (
+        ("down.txt", [], "if you give --format=xyz\n"),
+        ("up.txt", [], "if you give --format=xyz and change the sign of fy in --camera\n"),
+        ("good.txt", ["--format=xyz"], "if you give --format=uvd\n"),
+        ("good.txt", [], ""),
+    ):
+        assert _run(data, *more, predictions=name) == 0
+        warned = capsys.readouterr().err
+        assert advice in warned and (f"{name}: " in warned) == bool(advice)
+
+
 def test_out_keeps_metrics_and_plots(data, capsys):
     out = data["dir"] / "results"
     assert _run(data, f"--out={out}", predictions="good.txt,exact.txt") == 0

@@ -48,7 +48,7 @@ def test_help_needs_no_accelerator():
             "expected --config.stages.STAGE.KEY, STAGE refine or pose or end_to_end",
         ),
         ([CONFIG, "--config.method.inptu=3"], "unknown config key 'inptu', did you mean 'input'?"),
-        ([CONFIG, "--config.nope=3"], "unknown config key 'nope'"),
+        ([CONFIG, "--config.data.nope=3"], "--config.data.nope=3: unknown config key 'nope'"),
         (["--config", "configs/nowhere.py"], "there is no configs/nowhere.py, expected FILE"),
         ([CONFIG, "--config.method.input=wide"], "--config.method.input=wide"),
         ([CONFIG, "--config.method.name=v3v"], "method.name='v3v' is unknown"),

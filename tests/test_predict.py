@@ -345,10 +345,36 @@ def test_no_hand_or_another_unit_is_one_line(toy, workdir, recording, tmp_path, 
     np.save(tmp_path / "empty.npy", np.zeros((480, 640), np.float32))
     message = failure(capsys, workdir, tmp_path / "empty.npy", out, FLAG)
     assert "none of the 1 frames shows a hand" in message and "empty.npy" in message
+    assert not out.exists()
     message = failure(capsys, workdir, folder, out, FLAG, "--depth_unit=0.001")
     assert "0.png: the hand is" in message and "--depth_unit says how many mm" in message
     message = failure(capsys, workdir, folder, out, FLAG, "--depth_unit=inf")
     assert "--depth_unit=inf: expected a positive number" in message
+
+
+@pytest.mark.parametrize(("unit", "told"), [(1.0, False), (8.0, True)])
+def test_a_distance_no_hand_has_is_told(toy, workdir, recording, tmp_path, capsys, unit, told):
+    """Depth in eighths of a millimetre, of which nobody was told, is still a hand 5.6 m away."""
+    assert command(workdir, recording[0], tmp_path / "out", FLAG, f"--depth_unit={unit}") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["distance_mm"] == pytest.approx(700 * unit, rel=0.01)
+    assert summary["depth_unit"] == unit
+    printed = capsys.readouterr().out
+    assert ("mm from the camera, a count of depth taken for 8 mm" in printed) == told
+
+
+def test_arguments_that_cannot_be_meant_are_refused(predictor):
+    frame, _ = draw()
+    for arguments, more, message in (
+        ((frame, CAMERA), {"hand": "auto"}, "hand='auto': expected right or left"),
+        ((frame, CAMERA[:3]), {}, r"camera \(3,\): expected \(H, W\) and \(4,\)"),
+        ((frame[None], CAMERA), {}, r"depth \(1, 480, 640\)"),
+        ((frame / 1000, CAMERA), {}, "mm from the camera, expected 50 to 10000; depth must be"),
+    ):
+        with pytest.raises(InputError, match=message):
+            predictor(*arguments, **more)
+    holes = np.where(frame > 0, frame, np.nan)
+    np.testing.assert_array_equal(predictor(holes, CAMERA).joints, predictor(frame, CAMERA).joints)
 
 
 def test_pictures_are_the_hand_s_cube(toy, workdir, recording, tmp_path):

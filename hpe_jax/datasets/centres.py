@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from hpe_jax.atomic import write_atomic
 from hpe_jax.camera import flip_y
 from hpe_jax.errors import InputError
 
@@ -71,4 +72,4 @@ def write_centres(
         " ".join(f"{value:.4f}" for value in row) if np.isfinite(row).all() else "invalid"
         for row in centres
     ]
-    Path(path).write_text("\n".join(lines) + "\n")
+    write_atomic(path, "\n".join(lines) + "\n")

@@ -24,6 +24,7 @@ from jaxtyping import Float, UInt16
 from ml_collections import ConfigDict
 
 from hpe_jax import camera as cameras
+from hpe_jax.datasets.recorded import stacked
 from hpe_jax.errors import InputError, one_line
 from hpe_jax.frames import Batch, Source
 from hpe_jax.settings import from_json
@@ -187,7 +188,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         numbers = [int(i) for i in indices]
         options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=len(numbers))
         examples = grain.MapDataset.source(numbers).map(read).to_iter_dataset(options)
-        return next(iter(examples.batch(len(numbers), batch_fn=_stack)))
+        return next(iter(examples.batch(len(numbers), batch_fn=stacked)))
 
     def expand(loaded: dict[str, Any]) -> Batch:
         # Tenths travel to the device at half the size.
@@ -207,10 +208,6 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         load=load,
         expand=expand,
     )
-
-
-def _stack(examples: Any) -> dict[str, np.ndarray]:
-    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
 def _open(root: str, recipe: Recipe) -> Any:

@@ -228,10 +228,11 @@ class _Examples:
             grain.MapDataset.source(wanted)
             .map(self.read_or_other)
             .to_iter_dataset(options)
-            .batch(len(wanted), batch_fn=_stack)
+            .batch(len(wanted), batch_fn=stacked)
         )
         return next(iter(examples))
 
 
-def _stack(examples: Any) -> dict[str, np.ndarray]:
+def stacked(examples: Any) -> dict[str, np.ndarray]:
+    """A batch of examples."""
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}

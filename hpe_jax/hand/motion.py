@@ -40,7 +40,8 @@ def write_bvh(
     Raises:
       InputError: a pose that is not finite, which it names; nothing is written.
     """
-    world = np.asarray(jax.vmap(hand_transforms, (None, 0))(bones, pose), np.float64)
+    with jax.default_matmul_precision("highest"):  # accelerators would take fewer bits
+        world = np.asarray(jax.vmap(hand_transforms, (None, 0))(bones, pose), np.float64)
     bad = ~np.isfinite(world).all((1, 2, 3))
     if bad.any():
         raise InputError(f"{path}: frame {int(np.argmax(bad))} to be written is not finite")

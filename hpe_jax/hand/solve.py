@@ -141,7 +141,8 @@ def frames_to_poses(
     root = ", ".join(names[int(r)] for r in np.asarray(subject.markers.root) if r >= 0)
     for i in np.flatnonzero(~(spread > MIN_SPREAD)):
         problems.setdefault(int(i), f"{root} lie on a line, expected them to span the palm")
-    return _solution(subject, state, joints, valid, problems, names)
+    with jax.default_matmul_precision("highest"):
+        return _solution(subject, state, joints, valid, problems, names)
 
 
 def _solution(

@@ -224,11 +224,12 @@ def measure(
     start = template(joints, skeleton)
     some = joints[whole[np.linspace(0, len(whole) - 1, min(frames, len(whole))).astype(int)]]
     valid = np.ones(some.shape[:2], bool)
-    state, spread = least_squares(start, some, valid)
+    with jax.default_matmul_precision("highest"):  # accelerators would take fewer bits
+        state, spread = least_squares(start, some, valid)
+        found = np.asarray(jax.jit(jax.vmap(labels_of, (None, 0)))(start, state))
     usable = np.asarray(spread) > 0.05
     if not usable.any():
         raise nothing
-    found = np.asarray(jax.jit(jax.vmap(labels_of, (None, 0)))(start, state))
     worst = np.linalg.norm(found - some, axis=-1).max(1)
     usable &= worst < max(_SLIP_MM, _SLIP_TIMES * float(np.median(worst[usable])))
     some, valid = some[usable], valid[usable]
@@ -237,7 +238,8 @@ def measure(
     state = state._replace(position=state.position - middle)
     near = jnp.asarray(some) - middle[:, None]
     reach = jnp.asarray(_reach(start, skeleton, axes))
-    subject = _fit(start, state, near, valid, reach, ROUNDS)[0]
+    with jax.default_matmul_precision("highest"):
+        subject = _fit(start, state, near, valid, reach, ROUNDS)[0]
     adult = bones_of(_unit())
     usual = np.asarray(adult.lengths * (start.bones.base[0, 1] / adult.base[0, 1]))
     own = np.asarray(subject.bones.lengths)

@@ -182,5 +182,8 @@ def root_frame(
     n = normal / length(normal)
     y = forward - (forward * n).sum(-1, keepdims=True) * n
     spread = jnp.minimum(spread, (length(y) / length(forward))[..., 0])
+    # Points that coincide have no directions; their sines would be 1.
+    shortest = jnp.minimum(jnp.minimum(length(a), length(b)), length(forward))[..., 0]
+    spread = jnp.where(shortest > 1e-3, spread, 0.0)
     y = y / length(y)
     return jnp.stack([jnp.cross(y, n), y, n], -1), spread

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import jax
@@ -51,6 +52,13 @@ def read_bank(paths: str) -> PoseBank:
     return PoseBank(*(jnp.asarray(np.concatenate(arrays)) for arrays in zip(*banks, strict=True)))
 
 
+# What files that are empty, damaged or something else make NumPy raise.
+_DAMAGED = (
+    *(ValueError, KeyError, TypeError, AttributeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
 def _read(path: str) -> list[np.ndarray]:
     expected = "expected angles.npz of `launch.joints_to_angles --axes=template`"
     try:
@@ -60,7 +68,7 @@ def _read(path: str) -> list[np.ndarray]:
             axes = str(file["axes"])
     except OSError as error:
         raise InputError(f"{path}: cannot be read, {expected}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path}: {expected}") from error
     if axes != "template":
         raise InputError(f"{path}: holds angles about the axes of one subject's hand, {expected}")

@@ -148,7 +148,7 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
     directory = Path(workdir).absolute() / "checkpoints"
     if not directory.is_dir():
         stages = sorted(path.parent.name for path in Path(workdir).glob("*/checkpoints"))
-        expected = f"one of its stages {', '.join(stages)}" if stages else "the --workdir of a run"
+        expected = f"one of {', '.join(stages)} in it" if stages else "the --workdir of a run"
         raise InputError(f"{workdir}: no checkpoints/ in it, expected {expected}")
     with ocp.training.Checkpointer(directory) as orbax:
         if orbax.latest is None:

@@ -31,7 +31,10 @@ def check_config(config: ConfigDict) -> None:
             ("onecycle_peak", 0 < o.onecycle_peak < 1, "between 0 and 1"),
             ("warmup", o.warmup >= 0, "at least 0"),
             ("step_factor", 0 < o.step_factor < float("inf"), "a positive number"),
+            ("b1", 0 <= o.b1 < 1, "at least 0 and below 1"),
+            ("adam_share", o.adam_share >= 0, "at least 0"),
             ("clip_norm", o.clip_norm >= 0, "at least 0"),
+            ("clip_value", o.clip_value >= 0, "at least 0"),
             ("weight_decay", o.weight_decay >= 0, "at least 0"),
             ("accumulate", o.accumulate >= 1, "at least 1"),
         ):

@@ -99,7 +99,9 @@ def train(
     if config.frozen:
         frozen = matching(variables["params"], config.frozen, "frozen")
         keep_rest = name_mask(rest_of(variables), config.frozen, "frozen")
-    schedule = optimizers.make_schedule(config.optimizer, steps, config.batch)
+    schedule = optimizers.make_schedule(
+        config.optimizer, steps, config.batch, epoch_size(config, train_source)
+    )
     optimizer = optimizers.make_optimizer(config.optimizer, schedule, frozen)
     state = jax.device_put(
         init_state(variables, optimizer, config.optimizer.ema > 0), steps_.replicated(mesh)
@@ -262,10 +264,14 @@ def train(
         return metrics
 
 
+def epoch_size(config: ConfigDict, source: Source) -> int:
+    """Examples of an epoch: all frames of a data set, `config.epoch_examples` of endless ones."""
+    return source.size or int(config.epoch_examples)
+
+
 def number_of_steps(config: ConfigDict, source: Source) -> int:
     """`config.steps`, or as many as `config.epochs` take."""
-    examples = config.epochs * (source.size or config.epoch_examples)
-    steps = config.steps or math.ceil(examples / config.batch)
+    steps = config.steps or math.ceil(config.epochs * epoch_size(config, source) / config.batch)
     if steps < 1:
         raise InputError(f"steps={config.steps} and epochs={config.epochs}, expected training")
     return steps

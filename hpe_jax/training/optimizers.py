@@ -4,7 +4,7 @@ Fields: `name` (rmsprop, adam, adamw, muon), `lr` (the peak), `decay` (of RMSPro
 momentum), `weight_decay` (adam: added to the gradient, as an L2 penalty would be; adamw:
 decoupled), `adam_share` (muon), `clip_norm` and `clip_value` (0 = off), `schedule` with `warmup`
 (updates of linear warm-up), `onecycle_peak` (share of the run at which the rate peaks),
-`step_examples` and `step_factor`; `accumulate` and `ema` are read by `step`.
+`step_epochs` and `step_factor`; `accumulate` and `ema` are read by `step`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,15 @@ OF_RUN_LENGTH = ("onecycle", "cosine")
 OPTIMIZERS = ("rmsprop", "adam", "adamw", "muon")
 
 
-def make_schedule(config: ConfigDict, steps: int, batch: int) -> optax.Schedule:
-    """The learning rate as a function of the number of updates, of `batch` examples, done."""
+def make_schedule(config: ConfigDict, steps: int, batch: int, epoch: int) -> optax.Schedule:
+    """The learning rate as a function of the number of updates, of `batch` examples, done.
+
+    Args:
+      config: the `optimizer` part.
+      steps: updates of the run.
+      batch: examples of an update.
+      epoch: examples of an epoch, which the step schedule counts.
+    """
     lr, warmup = config.lr, config.warmup
     after = max(steps - warmup, 1)
     if config.schedule == "constant":
@@ -40,11 +47,11 @@ def make_schedule(config: ConfigDict, steps: int, batch: int) -> optax.Schedule:
     elif config.schedule == "cosine":
         schedule = optax.cosine_decay_schedule(lr, after)
     elif config.schedule == "step":
-        every = config.step_examples // batch
+        every = round(config.step_epochs * epoch) // batch
         if every < 1:
             raise InputError(
-                f"optimizer.step_examples={config.step_examples}: the step schedule expects at "
-                f"least a batch, {batch}"
+                f"optimizer.step_epochs={config.step_epochs}: the step schedule expects at least "
+                f"a batch, {batch} of the {epoch} examples of an epoch"
             )
         schedule = optax.exponential_decay(lr, every, config.step_factor, staircase=True)
     else:

@@ -1,5 +1,7 @@
 """Poses of real hands: read as they are kept, varied within limits, and kept out of the test."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +69,9 @@ def test_bad_files_are_one_clear_line(file, tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "other.npz", fingers=FINGERS)
     np.save(tmp_path / "array.npy", FINGERS)
+    (tmp_path / "empty.npz").write_bytes(b"")
+    whole = Path(file()).read_bytes()
+    (tmp_path / "damaged.npz").write_bytes(whole[:60] + b"\xff" * 30 + whole[90:])
     bad = {
         none: "no frame has a pose",
         file("own.npz", axes="own"): "axes of one subject's hand",
@@ -76,6 +81,8 @@ def test_bad_files_are_one_clear_line(file, tmp_path):
         str(tmp_path / "text.npz"): "expected angles.npz",
         str(tmp_path / "other.npz"): "expected angles.npz",
         str(tmp_path / "array.npy"): "expected angles.npz",
+        str(tmp_path / "empty.npz"): "expected angles.npz",
+        str(tmp_path / "damaged.npz"): "expected angles.npz",
         str(tmp_path / "missing.npz"): "cannot be read, expected angles.npz",
         str(tmp_path): "cannot be read, expected angles.npz",
     }

@@ -89,7 +89,7 @@ def test_directory_without_a_checkpoint_is_named(tmp_path):
 def test_a_run_of_stages_says_which_it_has(tmp_path):
     for name in ("refine", "pose"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
-    with pytest.raises(InputError, match="expected one of its stages pose, refine"):
+    with pytest.raises(InputError, match="expected one of pose, refine in it"):
         load_model(tmp_path)
 
 

@@ -93,13 +93,13 @@ def test_clipping_bounds_the_norm():
         ({"schedule": "cosine", "warmup": 20}, {0: 0.0, 20: 0.1, 60: 0.05, 100: 0.0}),
         ({"schedule": "onecycle", "onecycle_peak": 0.25}, {0: 0.004, 25: 0.1, 100: 0.0}),
         (
-            {"schedule": "step", "step_examples": 245, "step_factor": 0.3},
+            {"schedule": "step", "step_epochs": 5.0, "step_factor": 0.3},
             {29: 0.1, 60: 0.009},
         ),
     ],
 )
 def test_schedules(changes, values):
-    schedule = make_schedule(config(lr=0.1, **changes), 100, 8)
+    schedule = make_schedule(config(lr=0.1, **changes), 100, 8, 49)
     for step, value in values.items():
         np.testing.assert_allclose(schedule(step), value, atol=1e-4, err_msg=str(step))
 
@@ -109,8 +109,8 @@ def test_schedules(changes, values):
     [
         ({"schedule": "linear"}, "schedule='linear' is unknown"),
         (
-            {"schedule": "step", "step_examples": 7},
-            "step_examples=7: .* expects at least a batch, 8",
+            {"schedule": "step", "step_epochs": 0.1},
+            "step_epochs=0.1: .* expects at least a batch, 8 of the 49 examples",
         ),
         ({"name": "sgd"}, "name='sgd' is unknown"),
         ({"name": "rmsprop", "weight_decay": 0.1}, "for adam and adamw"),
@@ -119,4 +119,4 @@ def test_schedules(changes, values):
 )
 def test_mistakes_are_named(changes, message):
     with pytest.raises(InputError, match=message):
-        make_optimizer(config(**changes), make_schedule(config(**changes), 100, 8))
+        make_optimizer(config(**changes), make_schedule(config(**changes), 100, 8, 49))

@@ -99,7 +99,7 @@ def make_config(**changes) -> ConfigDict:
             "data": {"root": ""},
             "optimizer": {
                 **{"name": "adam", "lr": 1e-2, "decay": 0.99, "schedule": "step"},
-                **{"warmup": 0, "onecycle_peak": 0.3, "step_examples": 120, "step_factor": 0.5},
+                **{"warmup": 0, "onecycle_peak": 0.3, "step_epochs": 1.875, "step_factor": 0.5},
                 **{"weight_decay": 0.0, "adam_share": 0.1, "clip_norm": 0.0, "clip_value": 0.0},
                 "b1": 0.9,
                 **{"accumulate": 1, "ema": 0.9},
