@@ -18,12 +18,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from hpe_jax.hand.guess import (
     FINGER_OF_ANGLE,
-    REST,
-    TYPICAL,
     State,
     by_finger,
+    first_guess,
     in_palm,
-    place_root,
 )
 from hpe_jax.hand.inverse import centred
 from hpe_jax.hand.markers import Subject
@@ -127,15 +125,10 @@ def swarm(
       a state with a leading axis N, and the spread of each frame's root joints (`root_frame`).
     """
     near, middle = centred(joints, valid)
-    local = jax.vmap(lambda a: in_palm(subject, a))(jnp.asarray(TYPICAL))
-    rest = in_palm(subject, jnp.asarray(REST))
 
     def one(i: Array, joints: Array, valid: Array) -> tuple[State, Array]:
-        rotation, position, spread = place_root(subject, joints, rest)
+        (angles, rotation, position), spread = first_guess(subject, joints, valid)
         seen = (joints - position) @ rotation
-        apart = ((local - seen) ** 2).sum(-1) * valid
-        nearest = by_finger(apart, subject.markers.bone).argmin(0)[FINGER_OF_ANGLE]
-        angles = jnp.asarray(TYPICAL)[nearest, jnp.arange(21)]
         own = jax.random.fold_in(key, i)
         for turn in range(rounds):
             if turn:
