@@ -117,6 +117,7 @@ class Predictor:
           InputError: another shape, another `hand`, or a hand so near or far that `depth` is not
             in millimetres.
         """
+        begun = time.perf_counter()
         depth, camera = np.asarray(depth, np.float32), np.asarray(camera, np.float32)
         if depth.ndim != 2 or camera.shape != (4,):
             raise InputError(
@@ -125,7 +126,6 @@ class Predictor:
         if hand not in ("right", "left"):
             raise InputError(f"hand={hand!r}: expected right or left")
         depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0)
-        begun = time.perf_counter()
         network = self._centre if centre is None else None
         if network is not None and self.centre_source == "detected":
             centre = np.zeros(3, np.float32)  # It needs none.
