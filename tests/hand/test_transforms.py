@@ -128,6 +128,8 @@ def test_the_root_frame_is_the_supplement_s():
     line = [jnp.array([t, 2 * t, 3 * t]) for t in (1.0, 2.0, 3.0, 4.0)]
     axes, spread = tf.root_frame(*line)
     assert float(spread) < 1e-3 and np.isfinite(axes).all()
+    axes, spread = tf.root_frame(*[jnp.array([1.0, 2.0, 300.0])] * 4)
+    assert float(spread) == 0 and np.isfinite(axes).all()
 
 
 def test_a_hand_in_the_camera_is_rigid_and_differentiable():
