@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return fail(
-            "the device's memory does not suffice: expected a smaller batch or eval_batch, or "
+            f"{str(error).splitlines()[0].rstrip('.')}: expected a smaller batch or eval_batch, or "
             "optimizer.accumulate > 1, which splits a batch"
         )
     return 0

@@ -68,6 +68,25 @@ def test_mistakes_are_one_line(arguments, message, tmp_path):
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
 
 
+def test_want_of_memory_is_one_line_and_other_faults_of_the_device_are_not(tmp_path):
+    """The device's faults stand in for a batch that is too large, which no CPU here refuses."""
+    program = (
+        "import sys, jax; from hpe_jax import main; from hpe_jax.training import stages\n"
+        "fault = jax.errors.JaxRuntimeError(sys.argv.pop())\n"
+        "def run(*_): raise fault\n"
+        "stages.run = run; sys.exit(main.main(sys.argv))"
+    )
+    command = [sys.executable, "-c", program, CONFIG, f"--workdir={tmp_path}"]
+    errors = []
+    for fault in ("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nA long list", "INTERNAL"):
+        env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        ran = subprocess.run([*command, fault], cwd=ROOT, env=env, capture_output=True, text=True)
+        errors.append((ran.returncode, ran.stderr))
+    assert errors[0][0] == 2 and errors[0][1].count("\n") == 1, errors[0]
+    assert "Out of memory allocating 8 bytes: expected a smaller batch" in errors[0][1]
+    assert errors[1][0] == 1 and "JaxRuntimeError: INTERNAL" in errors[1][1]
+
+
 def test_variants_differ_as_documented():
     paper, quick, subvoxel = (get_config(v) for v in ("", "quick", "subvoxel"))
     assert (paper.method.input, paper.method.canvas, paper.method.sigma) == (88, 96, 1.7)
