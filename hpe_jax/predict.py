@@ -12,7 +12,7 @@ goes on with it.
 
 Below `--out`: `joints.jsonl` (a line a frame, written as soon as it is known, or, with
 `--hand=auto`, as soon as the hand is decided), `summary.json`, `overlays/` and, for more than
-one frame, `animation.gif`. Nothing there is touched before a first frame could be used.
+one frame, `animation.gif`. Nothing there is touched before a first frame shows a hand.
 """
 
 from __future__ import annotations

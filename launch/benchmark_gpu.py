@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib.util
 import os
 import statistics
 import time
@@ -23,6 +22,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from launch.compare_pytorch import needs_torch
 
 RUNS = 3  # executions in one timing, so that the host's share hides behind the device's
 
@@ -37,8 +38,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="in the config")
     parser.add_argument("--no_compile", action="store_true", help="PyTorch without torch.compile")
     args = parser.parse_args()
-    if importlib.util.find_spec("torch") is None:
-        parser.error("needs torch: pip install torch")
+    needs_torch(parser)
     os.environ["JAX_PLATFORMS"] = "cuda,cpu" if args.device == "gpu" else "cpu"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch shares the device.
     import jax

@@ -12,12 +12,11 @@ voxels, crops or mean shift. Medians of interleaved runs, equal weights. Needs t
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import platform
 from collections.abc import Callable
 from typing import Any
 
-from launch.compare_pytorch import _cpu, _interleaved, _limit, _module
+from launch.compare_pytorch import _cpu, _interleaved, _limit, _module, needs_torch
 
 JOINTS, RATE = 14, 1e-4
 
@@ -30,8 +29,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     args = parser.parse_args()
     _limit(args.cores)
-    if importlib.util.find_spec("torch") is None:
-        parser.error("needs torch: pip install torch")
+    needs_torch(parser)
     import jax
     import torch
 

@@ -25,6 +25,12 @@ from pathlib import Path
 SIZE, JOINTS = 88, 14
 
 
+def needs_torch(parser: argparse.ArgumentParser) -> None:
+    """End the command in one line where PyTorch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        parser.error("needs torch: pip install torch")
+
+
 def main() -> None:
     """Parse flags, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -32,8 +38,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
-    if importlib.util.find_spec("torch") is None:
-        parser.error("needs torch: pip install torch")
+    needs_torch(parser)
     _limit(args.cores)
     import jax
     import torch
