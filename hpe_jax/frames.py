@@ -25,8 +25,10 @@ whole number, so that no two epochs show the same.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,6 +53,8 @@ class Source:
       load: host function, (N,) int64 numbers of examples -> dict of arrays with leading axis N.
       expand: pure function, what `load` returned (on the device) -> batch.
       skipped: frames that were found unusable so far and replaced by others; `load` adds to it.
+      files: what else examples depend on, by the config's field that names it: a hash of its
+        content, which the config does not hold.
     """
 
     name: str
@@ -62,10 +66,19 @@ class Source:
     load: Callable[[np.ndarray], dict[str, Any]]
     expand: Callable[[dict[str, Any]], Batch]
     skipped: set[int] = field(default_factory=set)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def synthetic(self) -> bool:
         return self.name.startswith("synthetic")
+
+
+def content_hash(*parts: bytes | str | Path) -> str:
+    """The first digits of the SHA-256 of bytes and of the files that are named."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part if isinstance(part, bytes) else Path(part).read_bytes())
+    return sha.hexdigest()[:12]
 
 
 def centre_only(source: Source) -> Source:

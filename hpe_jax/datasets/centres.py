@@ -8,6 +8,7 @@ joints, the unflipped ones 134 mm.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -61,6 +62,13 @@ def read_centres(
     if frames is not None and len(centres) != frames:
         raise InputError(f"{path}: {len(centres)} centres, expected one a frame, {frames} in all")
     return np.asarray(flip_y(centres)) if y_up else centres
+
+
+def centre_path(data: Any, split: str) -> str:
+    """The file that `data.centre_file` names for a split; InputError if it names none."""
+    if not data.centre_file:
+        raise InputError("data.centre=file: expected data.centre_file to name a file")
+    return str(data.centre_file).replace("{split}", split)
 
 
 def write_centres(

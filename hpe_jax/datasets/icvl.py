@@ -26,7 +26,7 @@ from jaxtyping import Float
 from hpe_jax import camera as cameras
 from hpe_jax.camera import uvd_to_xyz
 from hpe_jax.datasets.depth_io import read_depth
-from hpe_jax.datasets.recorded import Recording, recorded_source
+from hpe_jax.datasets.recorded import Recording, leave_out_bad, recorded_source, replacing
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 
@@ -52,10 +52,11 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         that cannot be used raises it from `load`, unless it may be skipped.
     """
     folder = find_split(data.root, split)
+    skip = split == "train" and replacing(data, split)[1]
     frames: list[Path] = []
     labels: list[np.ndarray] = []
     for name in LABELS[split]:
-        paths, uvd = read_labels(folder / name)
+        paths, uvd = read_labels(folder / name, skip=skip)
         frames += [folder / "Depth" / path for path in paths]
         labels.append(uvd)
     uvd = np.concatenate(labels)
@@ -73,7 +74,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         frames=frames,
         read=lambda i: read_depth(frames[i], size=size),
         joints=joints,
-        joint_valid=np.ones(joints.shape[:2], bool),
+        joint_valid=np.isfinite(joints).all(-1),
         cube=np.full(len(frames), data.cube_mm, np.float32),
         centres_y_up=False,
     )
@@ -94,8 +95,12 @@ def find_split(root: str | Path, split: str) -> Path:
     return folder
 
 
-def read_labels(path: Path) -> tuple[list[Path], Float[np.ndarray, "N 16 3"]]:
+def read_labels(
+    path: Path, *, skip: bool = False
+) -> tuple[list[Path], Float[np.ndarray, "N 16 3"]]:
     """Frames (relative paths) and uvd labels (pixels, pixels, mm) of a label file.
+
+    With `skip`, joints that are not finite numbers with a positive depth are NaN.
 
     Raises:
       InputError: the file is unreadable or empty, or a line is not a path and 48 finite numbers
@@ -107,6 +112,7 @@ def read_labels(path: Path) -> tuple[list[Path], Float[np.ndarray, "N 16 3"]]:
         raise InputError(f"{path}: expected a readable text file of labels") from error
     paths: list[Path] = []
     rows: list[np.ndarray] = []
+    numbers: list[int] = []
     for i, line in enumerate(lines):
         words = line.split()
         if not words:
@@ -115,13 +121,16 @@ def read_labels(path: Path) -> tuple[list[Path], Float[np.ndarray, "N 16 3"]]:
             row = np.array([float(word) for word in words[1:]])
         except ValueError:
             row = np.empty(0)
-        if row.shape != (3 * JOINTS,) or not np.isfinite(row).all() or (row[2::3] <= 0).any():
+        if row.shape != (3 * JOINTS,):
             raise InputError(
-                f"{path}: line {i + 1}: expected a path and {JOINTS} times u, v, d with d > 0, "
+                f"{path}: line {i + 1}: expected a path and {JOINTS} times u, v, d, "
                 f"found {line[:60]!r}"
             )
         paths.append(Path(words[0]))
         rows.append(row)
+        numbers.append(i + 1)
     if not rows:
         raise InputError(f"{path}: holds no label")
-    return paths, np.stack(rows).reshape(-1, JOINTS, 3)
+    uvd = np.stack(rows).reshape(-1, JOINTS, 3)
+    good = np.isfinite(uvd).all(-1) & (uvd[..., 2] > 0)
+    return paths, leave_out_bad(uvd, good, path, lambda i: f"line {numbers[i]}", skip=skip)

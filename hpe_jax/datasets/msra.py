@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hpe_jax import camera as cameras
-from hpe_jax.datasets.recorded import Recording, recorded_source
+from hpe_jax.datasets.recorded import Recording, leave_out_bad, recorded_source, replacing
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 
@@ -60,13 +60,14 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         raise InputError(f"data.subject={left_out}: MSRA15 has the subjects 0 to {SUBJECTS - 1}")
     subjects = [s for s in range(SUBJECTS) if (s == left_out) == (split == "test")]
     root = find_root(data.root, subjects)
+    skip = split == "train" and replacing(data, split)[1]
     frames: list[Path] = []
     labels: list[np.ndarray] = []
     cube: list[np.ndarray] = []
     for subject in subjects:
         for gesture in GESTURES:
             folder = root / f"P{subject}" / gesture
-            joints = read_labels(folder / "joint.txt")
+            joints = read_labels(folder / "joint.txt", skip=skip)
             frames += list_frames(folder, len(joints))
             labels.append(joints)
             share = CUBES[subject] if data.get("cube_by_subject", True) else 1.0
@@ -79,7 +80,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         frames=frames,
         read=lambda i: read_frame(frames[i]),
         joints=joints,
-        joint_valid=np.ones(joints.shape[:2], bool),
+        joint_valid=np.isfinite(joints).all(-1),
         cube=np.concatenate(cube),
         centres_y_up=True,
     )
@@ -113,8 +114,10 @@ def list_frames(folder: Path, labels: int) -> list[Path]:
     return [folder / name for name in names]
 
 
-def read_labels(path: Path) -> Float[np.ndarray, "N 21 3"]:
+def read_labels(path: Path, *, skip: bool = False) -> Float[np.ndarray, "N 21 3"]:
     """The joints of a `joint.txt`, mm, y down.
+
+    With `skip`, joints that are not finite numbers with a negative z are NaN.
 
     Raises:
       InputError: the file is unreadable, its first line is not the number of the others, or a
@@ -137,17 +140,15 @@ def read_labels(path: Path) -> Float[np.ndarray, "N 21 3"]:
             values = np.array([float(word) for word in row])
         except ValueError:
             values = np.empty(0)
-        if (
-            values.shape != (3 * JOINTS,)
-            or not np.isfinite(values).all()
-            or (values[2::3] >= 0).any()
-        ):
+        if values.shape != (3 * JOINTS,):
             raise InputError(
-                f"{path}: frame {i}: expected {JOINTS} times x, y, z with z < 0, "
-                f"found {' '.join(row)[:60]!r}"
+                f"{path}: frame {i}: expected {JOINTS} times x, y, z, found {' '.join(row)[:60]!r}"
             )
         joints[i] = values.reshape(JOINTS, 3)
-    return (joints * np.array([1.0, -1.0, -1.0])).astype(np.float32)
+    joints = joints * np.array([1.0, -1.0, -1.0])
+    good = np.isfinite(joints).all(-1) & (joints[..., 2] > 0)
+    joints = leave_out_bad(joints, good, path, lambda i: f"frame {i}", skip=skip)
+    return joints.astype(np.float32)
 
 
 def read_frame(path: Path) -> Float[np.ndarray, "240 320"]:

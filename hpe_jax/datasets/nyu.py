@@ -27,7 +27,7 @@ from jaxtyping import Float
 from hpe_jax import camera as cameras
 from hpe_jax.camera import uvd_to_xyz
 from hpe_jax.datasets.depth_io import read_depth
-from hpe_jax.datasets.recorded import Recording, recorded_source, replacing
+from hpe_jax.datasets.recorded import Recording, leave_out_bad, recorded_source, replacing
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import NYU_COLUMNS
@@ -57,8 +57,8 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     """
     view = int(data.get("view", 1))
     folder = find_split(data.root, split, view)
-    joints = read_labels(folder / "joint_data.mat", view)
     _, gaps = replacing(data, split)  # A frame that is not there is skipped like a torn one.
+    joints = read_labels(folder / "joint_data.mat", view, skip=gaps and split == "train")
     frames = list_split(folder, view, len(joints), gaps=gaps)
     cube = np.full(len(frames), data.cube_mm, np.float32)
     if split == "test" and data.get("cube_by_subject", True):
@@ -71,7 +71,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         frames=frames,
         read=lambda i: read_depth(frames[i], size=size),
         joints=joints,
-        joint_valid=np.ones(joints.shape[:2], bool),
+        joint_valid=np.isfinite(joints).all(-1),
         cube=cube,
         centres_y_up=True,
     )
@@ -115,23 +115,20 @@ def list_split(folder: Path, view: int, labels: int, *, gaps: bool = False) -> l
     return [folder / name for name in names]
 
 
-def read_labels(path: Path, view: int = 1) -> Float[np.ndarray, "N 14 3"]:
+def read_labels(path: Path, view: int = 1, *, skip: bool = False) -> Float[np.ndarray, "N 14 3"]:
     """The 14 evaluation joints of one camera from a `joint_data.mat`, mm, y down.
+
+    With `skip`, labels that are not finite numbers in front of the camera are NaN.
 
     Raises:
       InputError: the file is unreadable, its arrays have another shape, a label is not a
         finite number or lies behind the camera, or joint_uvd and joint_xyz disagree.
     """
     uvd, xyz = (labels[view - 1][:, list(NYU_COLUMNS)] for labels in _load(path))
-    for name, labels in (("joint_uvd", uvd), ("joint_xyz", xyz)):
-        bad = ~np.isfinite(labels).all((1, 2)) | (labels[..., 2] <= 0).any(1)
-        if bad.any():
-            raise InputError(
-                f"{path}: {name}: {bad.sum()} frames with a joint that is NaN or not in front of "
-                f"the camera, the first is frame {int(np.argmax(bad)) + 1}"
-            )
+    good = [np.isfinite(labels).all(-1) & (labels[..., 2] > 0) for labels in (uvd, xyz)]
     joints = np.asarray(uvd_to_xyz(uvd, cameras.NYU.intrinsics.astype(np.float64)))
-    apart = np.abs(joints - cameras.flip_y(xyz)).max((1, 2)) > _AGREE_MM
+    joints = leave_out_bad(joints, good[0] & good[1], path, lambda i: f"frame {i + 1}", skip=skip)
+    apart = (np.abs(joints - cameras.flip_y(xyz)) > _AGREE_MM).any((1, 2))
     # A handful of slips is the annotators' business; more means another camera or y sign.
     if apart.mean() > 0.01:
         raise InputError(

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from hpe_jax.camera import CameraSpec
-from hpe_jax.datasets.centres import read_centres
+from hpe_jax.datasets.centres import centre_path, read_centres
 from hpe_jax.datasets.patches import (
     empty_cube,
     find_hand,
@@ -28,7 +28,7 @@ from hpe_jax.datasets.patches import (
     whole_frame,
 )
 from hpe_jax.errors import InputError
-from hpe_jax.frames import Source
+from hpe_jax.frames import Source, content_hash
 
 CENTRES = ("gt", "com", "file")
 
@@ -73,8 +73,8 @@ def recorded_source(data: Any, split: str, seed: int, recording: Recording) -> S
         "com", `kernels.localise` on the whole frame; "file", with `centre_file`, in which
         "{split}" is replaced by the split's name, y as published), `patch`, `extent_mm`,
         `centre_jitter_mm`, `skip_unreadable` (in training the next usable frame replaces an
-        unusable one), `stand_in` (default False; in a test the frame before it is looked at
-        instead, which still counts).
+        unusable one, and joints whose labels are unusable are left out), `stand_in` (default
+        False; in a test the frame before it is looked at instead, which still counts).
       split: "train" or "test". Only training centres are jittered.
       seed: with an example's number (see `frames`), decides that example's jitter.
       recording: the frames.
@@ -86,6 +86,9 @@ def recorded_source(data: Any, split: str, seed: int, recording: Recording) -> S
     if not recording.frames:
         raise InputError(f"data.root={data.root}: holds no frame of the {split} split")
     examples = _Examples(data, split, seed, recording)
+    files = {}
+    if data.centre == "file":
+        files["data.centre_file"] = content_hash(centre_path(data, split))
     return Source(
         name=recording.name,
         split=split,
@@ -96,6 +99,7 @@ def recorded_source(data: Any, split: str, seed: int, recording: Recording) -> S
         load=examples.load,
         expand=lambda loaded: loaded,
         skipped=examples.skipped,
+        files=files,
     )
 
 
@@ -103,6 +107,38 @@ def replacing(data: Any, split: str) -> tuple[str, bool]:
     """The option that lets another frame stand in for an unusable one, and whether it is on."""
     option = "skip_unreadable" if split == "train" else "stand_in"
     return option, bool(data.get(option, False))
+
+
+def leave_out_bad(
+    joints: Float[np.ndarray, "N J 3"],
+    good: Bool[np.ndarray, "N J"],
+    path: Path,
+    row: Callable[[int], str],
+    *,
+    skip: bool,
+) -> Float[np.ndarray, "N J 3"]:
+    """Labels with NaN for the joints that are not `good`.
+
+    Args:
+      joints, good: as a label file has them.
+      path: of that file.
+      row: what the file's readers call row i of it.
+      skip: report bad labels instead of refusing them.
+
+    Raises:
+      InputError: there are bad ones, and `skip` is off.
+    """
+    bad = ~good.all(1)
+    if not bad.any():
+        return joints
+    text = (
+        f"{path}: {bad.sum():,} of {len(bad):,} frames have a joint that is not a number or not "
+        f"in front of the camera, the first is {row(int(np.argmax(bad)))}"
+    )
+    if not skip:
+        raise InputError(f"{text} (in training, data.skip_unreadable=True leaves such joints out)")
+    log.warning("%s: such joints are left out", text)
+    return np.where(good[..., None], joints, np.nan)
 
 
 class _Examples:
@@ -117,7 +153,7 @@ class _Examples:
         self.seed, self.recording, self.frames = seed, recording, recording.frames
         self.camera = recording.camera.intrinsics
         self.centre = self._centre_source(data, split)
-        self.centre_name = str(data.centre_file if data.centre == "file" else data.centre)
+        self.centre_name = centre_path(data, split) if data.centre == "file" else data.centre
         self.skipped: set[int] = set()
         self.lock = threading.Lock()  # grain reads from several threads
 
@@ -128,9 +164,7 @@ class _Examples:
         if data.centre == "gt":
             return lambda i, depth: joints[i][valid[i]].mean(0)
         if data.centre == "file":
-            if not data.centre_file:
-                raise InputError("data.centre=file: expected data.centre_file to name a file")
-            path = str(data.centre_file).replace("{split}", split)
+            path = centre_path(data, split)
             centres = read_centres(path, y_up=self.recording.centres_y_up, frames=len(self.frames))
 
             def from_file(i: int, depth: np.ndarray) -> np.ndarray:

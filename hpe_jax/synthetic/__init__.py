@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Array
 
 from hpe_jax import camera as cameras
-from hpe_jax.datasets.centres import read_centres
+from hpe_jax.datasets.centres import centre_path, read_centres
 from hpe_jax.datasets.patches import search_step
 from hpe_jax.errors import InputError
-from hpe_jax.frames import Batch, Source
+from hpe_jax.frames import Batch, Source, content_hash
 from hpe_jax.hand.kinematics import labels, place
 from hpe_jax.kernels.localise import localise
 from hpe_jax.synthetic.bank import PoseBank, read_bank
@@ -180,7 +180,7 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
             f"data.synthetic.proportions={proportions!r}: expected one of {sorted(PROPORTIONS)}"
         )
     centres = _file_centres(config, split) if config.centre == "file" else None
-    files = test_poses if split == "test" else config.synthetic.get("poses", "")
+    poses = test_poses if split == "test" else config.synthetic.get("poses", "")
     frame = partial(
         render_frame,
         seed=seed,
@@ -198,9 +198,15 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
         subjects=int(config.synthetic.get("subjects", 0)),
         proportions=proportions,
         centres=centres,
-        bank=read_bank(files) if files else None,
+        bank=read_bank(poses) if poses else None,
         hands=stacked_base_hands() if kind == "skinned" else None,
     )
+
+    files = {}
+    if poses:
+        files["data.synthetic.poses"] = content_hash(*map(str.strip, poses.split(",")))
+    if centres is not None:
+        files["data.centre_file"] = content_hash(centre_path(config, split))
 
     def load(indices: np.ndarray) -> dict[str, np.ndarray]:
         return {"index": np.asarray(indices % 2**31, np.int32)}
@@ -219,19 +225,18 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
         camera=cameras.CAMERAS[config.dataset].intrinsics,
         load=load,
         expand=expand,
+        files=files,
     )
 
 
 def _file_centres(config: Any, split: str) -> Array:
     """The centres of the test split from a file."""
-    if not config.centre_file:
-        raise InputError("data.centre=file: expected data.centre_file to name a file")
+    path = centre_path(config, split)
     if split != "test":
         raise InputError(
             "data.centre=file: synthetic training frames are endless, no file fits; expected "
             "data.root to name a data set"
         )
-    path = str(config.centre_file).replace("{split}", split)
     centres = read_centres(path, frames=TEST_FRAMES)
     bad = np.flatnonzero(~(centres[:, 2] > 0))
     if len(bad):

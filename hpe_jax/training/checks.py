@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from hpe_jax.errors import InputError
+from hpe_jax.frames import Source
+from hpe_jax.training.optimizers import OF_RUN_LENGTH
 
 AT_LEAST_1 = ("batch", "epoch_examples", "log_every", "checkpoint_every", "keep_checkpoints")
 AT_LEAST_0 = ("steps", "epochs", "test_frames", "eval_every", "eval_batch")
@@ -42,6 +45,46 @@ def check_config(config: ConfigDict) -> None:
     except (AttributeError, KeyError) as error:
         missing = str(error).strip("'\"").split(chr(10))[0]
         raise InputError(f"the config lacks a field that training reads: {missing}") from error
+
+
+def check_resumed(
+    workdir: Path, info: dict[str, Any], config: ConfigDict, source: Source, steps: int, epoch: int
+) -> None:
+    """Check that a run would go on as it began.
+
+    Args:
+      workdir: of the run.
+      info: of its latest checkpoint.
+      config, source: of now, found to be of the same experiment.
+      steps: that the run is to have.
+      epoch: examples of an epoch.
+
+    Raises:
+      InputError: it has more steps already, or goes on with another learning rate or other
+        examples than it would have had.
+    """
+    if info["step"] > steps:
+        raise InputError(f"{workdir}: holds step {info['step']}, beyond the {steps} asked for")
+    schedule, planned = config.optimizer.schedule, info.get("steps", steps)
+    if planned != steps and schedule in OF_RUN_LENGTH:
+        raise InputError(
+            f"{workdir}: its learning rate follows the schedule {schedule!r} over {planned} steps, "
+            f"expected the same number of steps, not {steps}, or another --workdir"
+        )
+    if info["step"] == steps:
+        return  # Only its test is left, which may look at other data.
+    before = info.get("epoch_size", epoch)
+    if before != epoch and (source.size or schedule == "step"):
+        raise InputError(
+            f"{workdir}: its epochs have had {before:,} examples, expected the same, not "
+            f"{epoch:,}, or another --workdir"
+        )
+    for name, content in info.get("files", {}).items():
+        if source.files.get(name, content) != content:
+            raise InputError(
+                f"{workdir}: what {name} names is not what the run began with, expected the same, "
+                "or another --workdir"
+            )
 
 
 def _check(name: str, value: Any, good: bool, expected: str) -> None:

@@ -29,7 +29,7 @@ from hpe_jax.settings import to_json
 from hpe_jax.training import optimizers
 from hpe_jax.training import step as steps_
 from hpe_jax.training.checkpoints import Checkpoints, any_in, count_parameters, load_model
-from hpe_jax.training.checks import check_config
+from hpe_jax.training.checks import check_config, check_resumed
 from hpe_jax.training.console import Board, History, Log, Stop
 from hpe_jax.training.evaluation import Evaluator, Measurer
 from hpe_jax.training.progress import Clock, Window
@@ -80,7 +80,7 @@ def train(
 ) -> dict[str, Any] | None:
     """`run` for a given method and given sources."""
     check_config(config)
-    steps = number_of_steps(config, train_source)
+    steps, epoch = number_of_steps(config, train_source), epoch_size(config, train_source)
     mesh = steps_.make_mesh()
     steps_.check_batch(config.batch, config.optimizer.accumulate, mesh)
 
@@ -99,9 +99,7 @@ def train(
     if config.frozen:
         frozen = matching(variables["params"], config.frozen, "frozen")
         keep_rest = name_mask(rest_of(variables), config.frozen, "frozen")
-    schedule = optimizers.make_schedule(
-        config.optimizer, steps, config.batch, epoch_size(config, train_source)
-    )
+    schedule = optimizers.make_schedule(config.optimizer, steps, config.batch, epoch)
     optimizer = optimizers.make_optimizer(config.optimizer, schedule, frozen)
     state = jax.device_put(
         init_state(variables, optimizer, config.optimizer.ema > 0), steps_.replicated(mesh)
@@ -121,15 +119,7 @@ def train(
             start, before = info["step"], info.get("train_seconds", 0.0)
             window = Window(**info.get("window", {}))
             train_source.skipped.update(info.get("frames_skipped", ()))
-            if start > steps:
-                raise InputError(f"{workdir}: holds step {start}, beyond the {steps} asked for")
-            planned = info.get("steps", steps)
-            if planned != steps and config.optimizer.schedule in optimizers.OF_RUN_LENGTH:
-                raise InputError(
-                    f"{workdir}: its learning rate follows the schedule "
-                    f"{config.optimizer.schedule!r} over {planned} steps, expected the same number "
-                    f"of steps, not {steps}, or another --workdir"
-                )
+            check_resumed(workdir, info, config, train_source, steps, epoch)
         text = json.dumps(to_json(config), indent=2) + "\n"
         recorded = workdir / "config.json"
         if start < steps or not recorded.is_file() or recorded.read_text() != text:
@@ -171,6 +161,8 @@ def train(
                     "train_seconds": before + clock.seconds(),
                     "window": window.to_json(),
                     "frames_skipped": sorted(train_source.skipped),
+                    "epoch_size": epoch,
+                    "files": dict(train_source.files),
                     "config": to_json(config),
                 },
             )
@@ -243,6 +235,7 @@ def train(
             "frames_skipped": len(train_source.skipped),
             "frames_stood_in": len(test_source.skipped),
             "device": device_name(),
+            **({"estimates": "xy"} if method.flat else {}),
         }
         if isinstance(tester, Measurer):
             figures = tester(eval_variables(state))

@@ -32,6 +32,7 @@ def score(evaluation: Evaluation, source: Source) -> dict[str, Any]:
         "split": source.split,
         "frames": len(e.pred),
         "centre": source.centre,
+        **({"files": dict(source.files)} if source.files else {}),
         "skeleton": source.skeleton,
         "joints": list(SKELETONS[source.skeleton].joints),
         "camera": [round(float(c), 4) for c in source.camera],

@@ -6,12 +6,13 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from hpe_jax import datasets
 from hpe_jax.errors import InputError
-from hpe_jax.frames import Batch, Source
+from hpe_jax.frames import Batch, Source, content_hash
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.base import Method, Variables
@@ -110,4 +111,6 @@ def refine(source: Source, model: CentreModel) -> Source:
         batch = source.expand(loaded)
         return batch | {"centre": model.centres(batch)}
 
-    return dataclasses.replace(source, expand=expand, centre="refined")
+    weights = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(model.variables))
+    files = {**source.files, "data.centre_model": content_hash(*weights)}
+    return dataclasses.replace(source, expand=expand, centre="refined", files=files)

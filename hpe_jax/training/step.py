@@ -22,7 +22,13 @@ Data = dict[str, Any]
 
 
 def make_mesh() -> Mesh:
-    """All devices in one row; explicit axes would break gradients of sharded convolutions."""
+    """All devices in one row; explicit axes would break gradients of sharded convolutions.
+
+    Raises:
+      InputError: there are other hosts' devices among them, which this library cannot use yet.
+    """
+    if jax.process_count() > 1:
+        raise InputError(f"{jax.process_count()} processes: expected one, on one host")
     devices = jax.devices()
     return jax.make_mesh((len(devices),), ("batch",), axis_types=(AxisType.Auto,))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -90,6 +92,31 @@ def test_missing_training_images_are_named_or_replaced(tmp_path):
     np.testing.assert_array_equal(batch["joints"][1], batch["joints"][2])
 
 
+def test_bad_training_labels_are_left_out_if_allowed(tmp_path, caplog):
+    labels = make_tree(tmp_path)
+    path = tmp_path / "Training/labels.txt"
+    rows = [line.split() for line in path.read_text().splitlines() if line]
+    rows[0][3], rows[1][1 + 3 * 7] = "0.0", "nan"  # the first joint, and the eighth
+    rows[2][1:] = ["-1"] * 48
+    path.write_text("\n".join(map(" ".join, rows)))
+    with pytest.raises(InputError, match=r"3 of 6 frames .*line 1 .*data\.skip_unreadable=True"):
+        make_source(config(tmp_path), "train", 0)
+    with caplog.at_level(logging.WARNING):
+        source = make_source(config(tmp_path, skip_unreadable=True), "train", 0)
+    assert "3 of 6 frames" in caplog.text and "left out" in caplog.text
+    batch = source.load(np.arange(4))
+    assert (~batch["joint_valid"]).sum() == 2 and source.skipped == {2}
+    assert not batch["joint_valid"][0, 0] and not batch["joint_valid"][1, 7]
+    known = uvd_to_xyz(labels["201403121135/image_0000.png"], CAMERA)[1:]
+    np.testing.assert_allclose(batch["joints"][0, 1:], known, atol=0.02)
+    np.testing.assert_allclose(batch["centre"][0], known.mean(0), atol=0.02)
+    # Every test label counts.
+    path = tmp_path / "Testing/test_seq_1.txt"
+    path.write_text(path.read_text().replace(path.read_text().split()[3], "0.0", 1))
+    with pytest.raises(InputError, match="1 of 2 frames"):
+        make_source(config(tmp_path, skip_unreadable=True, stand_in=True), "test", 0)
+
+
 def test_missing_or_misrooted_data(tmp_path):
     with pytest.raises(InputError, match=r"expected .*Training/labels\.txt and .*Training/Depth/"):
         make_source(config(tmp_path / "nothing"), "train", 0)
@@ -105,8 +132,8 @@ def test_missing_or_misrooted_data(tmp_path):
     ("line", "match"),
     [
         ("a.png 1 2 3", "line 2: expected a path and 16 times u, v, d"),
-        ("a.png " + "nan " * 48, "line 2: expected"),
-        ("a.png " + "1 2 -3 " * 16, "line 2: expected .* d > 0"),
+        ("a.png " + "nan " * 48, "1 of 2 frames have a joint that is not a number.* is line 2"),
+        ("a.png " + "1 2 -3 " * 16, "not in front of the camera, the first is line 2"),
     ],
 )
 def test_bad_labels(tmp_path, line, match):

@@ -260,7 +260,10 @@ def test_bad_labels(tmp_path):
     broken = uvd.copy()
     broken[4, 3, 0] = np.nan
     save_labels(path, broken)
-    refused("1 frames with a joint that is NaN.*frame 5")
+    refused(r"1 of 6 frames have a joint that is not a number.* is frame 5 .*skip_unreadable=True")
+    source = make_source(config(tmp_path, skip_unreadable=True), "train", 0)
+    valid = source.load(np.arange(6))["joint_valid"]
+    assert (~valid).sum() == 1 and not valid[4, NYU_COLUMNS.index(3)] and not source.skipped
     # Labels whose xyz is already y down are not NYU's.
     save_labels(path, uvd, uvd_to_xyz(uvd, CAMERA))
     refused("joint_uvd and joint_xyz .y up. disagree")
@@ -283,6 +286,11 @@ def test_bad_centres(tmp_path):
         with pytest.raises(InputError, match=match):
             make_source(data, "train", 0).load(np.arange(6))
 
+    hashes = set()
+    for line in ("0 0 800", "0 0 801", "0 0 800"):
+        path.write_text("\n".join([line] * 6))
+        hashes.add(make_source(data, "train", 0).files["data.centre_file"])
+    assert len(hashes) == 2  # by which a resumed run knows its centres
     refused("invalid", r"line 3: no centre for .*depth_1_0000003\.png")
     refused("900 0 800", r"depth_1_0000003\.png: its centre .*centres\.txt. is outside the frame")
     refused("0 0 -800", "is outside the frame")

@@ -118,6 +118,8 @@ def test_a_refined_source_moves_the_centres_only():
     )
     refined = refine(source, CentreModel(ConfigDict(), method, variables))
     assert refined.centre == "refined"
+    others = refine(source, CentreModel(ConfigDict(), method, jax.tree.map(np.negative, variables)))
+    assert refined.files.keys() == {"data.centre_model"} and refined.files != others.files
     out = jax.jit(refined.expand)({})
     np.testing.assert_allclose(out["centre"], method.predict(variables, batch)[:, 0], atol=1e-2)
     assert np.abs(out["centre"] - batch["centre"]).max() > 1

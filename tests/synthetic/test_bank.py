@@ -159,6 +159,8 @@ def test_training_frames_show_the_bank_and_test_frames_do_not(file):
         reach("test", poses=path)[0], reach("test")[0], "the test split is procedural"
     )
     assert reach("test", test_poses=path)[1].std(1).max() < 15, "unless it is told otherwise"
+    known = [make_source(config(poses=p), "train", 0).files for p in (path, path, file())]
+    assert known[0] == known[1] != known[2] and known[0].keys() == {"data.synthetic.poses"}
 
 
 def test_bank_is_a_pytree_that_can_be_an_argument():

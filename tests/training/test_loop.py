@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -122,6 +123,23 @@ def test_a_schedule_of_the_run_s_length_refuses_another_length(tmp_path):
     run(tmp_path, steps=4, optimizer__schedule="onecycle")
     with pytest.raises(InputError, match="'onecycle' over 4 steps, expected the same.*not 6"):
         run(tmp_path, steps=6, optimizer__schedule="onecycle")
+
+
+def test_a_resumed_run_has_the_same_epochs_and_files(tmp_path):
+    """The step schedule counts epochs; a file's content stands in no config."""
+
+    def go_on(steps, epoch, content):
+        config = toy.make_config(steps=steps, epoch_examples=epoch, checkpoint_every=2)
+        source = dataclasses.replace(toy.make_source(), files={"data.centre_file": content})
+        return train(config, tmp_path, METHOD, source, toy.make_source("test", 8))
+
+    go_on(4, 64, "a1")
+    with pytest.raises(InputError, match="have had 64 examples, expected the same, not 32"):
+        go_on(6, 32, "a1")
+    with pytest.raises(InputError, match="what data.centre_file names is not what the run began"):
+        go_on(6, 64, "b2")
+    go_on(4, 64, "b2")  # A finished run is tested on whatever is asked for.
+    assert go_on(6, 64, "a1")["examples_seen"] == 48
 
 
 def test_a_warm_start_is_for_the_beginning_only(tmp_path):
