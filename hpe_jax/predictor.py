@@ -52,7 +52,8 @@ class Predictor:
             the model was trained with refined ones.
 
         Raises:
-          InputError: a config that is none of ours, or an unusable centre model.
+          InputError: a config that is none of ours, a method that estimates no joints or no
+            depth, or an unusable centre model.
         """
         try:
             name, self.skeleton_name = config.method.name, config.data.dataset
@@ -68,6 +69,16 @@ class Predictor:
             self.cube_mm = float(config.data.cube_mm)
             self._cut = _cut(config.data)
             method = METHODS[name](config.method, self.skeleton)
+            if method.measure:
+                raise InputError(
+                    f"method {name} with learn={config.method.learn}: estimates no joints; of a "
+                    "run in stages expected the last one"
+                )
+            if method.flat:
+                raise InputError(
+                    f"method {name} with dims=2 and target=heatmap: estimates no depth, only x "
+                    "and y; expected one that does"
+                )
         except AttributeError as error:
             raise InputError(f"the model's config is not one of hpe_jax: {error}") from error
         self._variables = jax.device_put(variables)

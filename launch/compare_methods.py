@@ -174,7 +174,10 @@ def read_again(trained: Path, workdir: Path, config: ConfigDict) -> None:
 
 def flat(config: ConfigDict) -> bool:
     """Whether a method estimates no depth: its errors count in x and y only."""
-    return config.method.get("dims", 3) == 2 and config.method.get("target") == "heatmap"
+    from hpe_jax.hand.skeletons import SKELETONS
+    from hpe_jax.methods import METHODS
+
+    return METHODS[config.method.name](config.method, SKELETONS[config.data.dataset]).flat
 
 
 def row(name: str, workdir: Path, trained: Path, flat: bool) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`predict` on drawn frames, with a toy model that knows one rigid hand."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -483,6 +484,20 @@ def test_the_centre_model_of_the_training_has_moved(toy, variables, tmp_path):
     config.data.centre, config.data.centre_model = "refined", str(tmp_path / "gone")
     with pytest.raises(InputError, match=r"trained on .*gone.*--centre_model=DIR names another"):
         Predictor(config, variables)
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "match"),
+    [
+        ("hand3d_nyu:quick", "refine", "learn=tsdf: estimates no joints; .* the last one"),
+        ("hourglass3d_nyu:quick_b5", "", "dims=2 and target=heatmap: estimates no depth"),
+    ],
+)
+def test_methods_that_estimate_no_joints_in_space_are_refused(config, field, match):
+    name, _, variant = config.partition(":")
+    given = importlib.import_module(f"configs.{name}").get_config(variant)
+    with pytest.raises(InputError, match=match):
+        Predictor(given.stages[field] if field else given, {})
 
 
 def test_a_detector_decides_where_the_hand_is(toy, variables, tmp_path):

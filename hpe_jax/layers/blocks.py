@@ -9,6 +9,7 @@ running statistics are float32; `dtype` is what the arithmetic runs in. Initial 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +20,9 @@ from jaxtyping import Array, Float
 from hpe_jax.kernels.conv3d import conv2d, conv3d, max_pool2, nearest2, upsample2
 
 ZEROS, ONES = nn.initializers.zeros, nn.initializers.ones
+
+# What coordinates come out of: accelerators would multiply float32 in fewer bits.
+DenseFloat32 = partial(nn.Dense, precision=lax.Precision.HIGHEST)
 
 
 class Conv(nn.Module):

@@ -28,12 +28,14 @@ class Method:
       predict: (variables, batch) -> joints (B, J, 3), mm in camera space.
       measure: of a stage that estimates no joints (its `predict` raises InputError):
         (variables, batch) -> figures of every frame, (B,) each, by which it is tested instead.
+      flat: whether joints are estimated in the image alone; their z is that of the cube's middle.
     """
 
     init: Callable[[Array], Variables]
     loss: Callable[[Variables, Batch, Array], tuple[Array, tuple[Metrics, Variables]]]
     predict: Callable[[Variables, Batch], Float[Array, "B J 3"]]
     measure: Callable[[Variables, Batch], Metrics] | None = None
+    flat: bool = False
 
 
 def mean_error(

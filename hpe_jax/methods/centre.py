@@ -25,7 +25,7 @@ from hpe_jax.frames import Batch
 from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.kernels.conv3d import max_pool2
 from hpe_jax.kernels.crops import make_crop, sample
-from hpe_jax.layers.blocks import Conv, ConvBlock
+from hpe_jax.layers.blocks import Conv, ConvBlock, DenseFloat32
 from hpe_jax.layers.init import init_variables
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
@@ -95,7 +95,7 @@ class CentreNet(nn.Module):
         for i in range(2):
             x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name=f"fc{i}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(3, name="output")(x.astype(jnp.float32))
+        return DenseFloat32(3, name="output")(x.astype(jnp.float32))
 
 
 def make(config: ConfigDict, skeleton: Skeleton) -> Method:

@@ -39,7 +39,14 @@ from hpe_jax.kernels.conv3d import max_pool2
 from hpe_jax.kernels.crops import Crop, make_crop, sample, to_camera, to_pixels, to_space
 from hpe_jax.kernels.mean_shift import mean_shift
 from hpe_jax.kernels.offsets import image_heatmaps, joint_field, vote
-from hpe_jax.layers.blocks import BatchRenorm, Conv, ConvBlock, Hourglass, ResidualBlock
+from hpe_jax.layers.blocks import (
+    BatchRenorm,
+    Conv,
+    ConvBlock,
+    DenseFloat32,
+    Hourglass,
+    ResidualBlock,
+)
 from hpe_jax.layers.init import init_variables
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
@@ -202,7 +209,8 @@ class DenseNet(nn.Module):
             x = max_pool2(residual(x, train))
             block += 1
         x = nn.Dense(self.hidden, dtype=self.dtype, name=f"fc{name}")(x.reshape(x.shape[0], -1))
-        x = nn.Dense(self.joints * width, name=f"C{name}_output")(nn.relu(x).astype(jnp.float32))
+        x = nn.relu(x).astype(jnp.float32)
+        x = DenseFloat32(self.joints * width, name=f"C{name}_output")(x)
         return x.reshape(-1, self.joints, width)
 
 

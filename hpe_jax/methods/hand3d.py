@@ -35,7 +35,7 @@ from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.kernels.conv3d import max_pool2, nearest2
 from hpe_jax.kernels.tsdf import tsdf
 from hpe_jax.kernels.voxels import make_grid
-from hpe_jax.layers.blocks import Conv, ConvBlock
+from hpe_jax.layers.blocks import Conv, ConvBlock, DenseFloat32
 from hpe_jax.layers.init import init_variables
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
@@ -136,7 +136,7 @@ class PoseNet(nn.Module):
         for i in (1, 2):
             x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name=f"fc{i}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = nn.Dense(3 * self.joints, name="output")(x.astype(jnp.float32))
+        x = DenseFloat32(3 * self.joints, name="output")(x.astype(jnp.float32))
         return x.reshape(len(x), self.joints, 3)
 
 

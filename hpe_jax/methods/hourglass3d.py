@@ -44,7 +44,7 @@ from hpe_jax.kernels.voxels import (
     to_mm,
     to_voxels,
 )  # fmt: skip
-from hpe_jax.layers.blocks import Conv, ConvBlock, Hourglass, ResidualBlock
+from hpe_jax.layers.blocks import Conv, ConvBlock, DenseFloat32, Hourglass, ResidualBlock
 from hpe_jax.layers.init import init_variables
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
@@ -146,7 +146,8 @@ class HourglassNet(nn.Module):
         while y.shape[1] > HEAD and y.shape[1] % 2 == 0:
             y = max_pool2(y)
         y = nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(y.reshape(y.shape[0], -1))
-        y = nn.Dense(self.joints * self.coordinates, name="fc2")(nn.relu(y).astype(jnp.float32))
+        y = nn.relu(y).astype(jnp.float32)
+        y = DenseFloat32(self.joints * self.coordinates, name="fc2")(y)
         return [y.reshape(-1, self.joints, self.coordinates)]
 
 
@@ -291,4 +292,4 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         outputs: Any = net.apply(variables, seen, train=False)
         return read(outputs[-1], coarsen(grid, POOL))
 
-    return Method(init, loss, predict)
+    return Method(init, loss, predict, flat=dims == 2 and not direct)

@@ -157,6 +157,12 @@ def test_without_depth_joints_lie_at_the_middle_of_the_cube():
     np.testing.assert_allclose(joints[..., 2], middle)
 
 
+@pytest.mark.parametrize("name", ["b1", "b2", "b3", "b4", "b5"])
+def test_it_says_which_baselines_estimate_no_depth(name):
+    method = METHODS["hourglass3d"](config(**BASELINES[name]), SKELETON)
+    assert method.flat == (name in ("b4", "b5"))
+
+
 @pytest.mark.parametrize("data_set", ["nyu", "msra"])
 def test_configs(data_set):
     module = importlib.import_module(f"configs.hourglass3d_{data_set}")
