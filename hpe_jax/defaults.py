@@ -26,6 +26,8 @@ def experiment(dataset: str) -> ConfigDict:
 
     Cubes are those that the field uses; patches hold every native pixel of a hand.
     """
+    if dataset not in _OWN:
+        raise ValueError(f"data set {dataset!r} has no fields in defaults.py, only {sorted(_OWN)}")
     own = _OWN[dataset]
     return ConfigDict(
         {

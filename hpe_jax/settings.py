@@ -31,7 +31,12 @@ def differences(
     """The first few keys, but the free ones, that differ, as text."""
     a, b = flatten(there, "."), flatten(here, ".")
     keys = [k for k in sorted(a | b) if k not in free and a.get(k) != b.get(k)]
-    return [f"{k} is {a.get(k, 'absent')} there, {b.get(k, 'absent')} here" for k in keys[:3]]
+    return [f"{k} is {_shown(a, k)} there, {_shown(b, k)} here" for k in keys[:3]]
+
+
+def _shown(tree: dict[str, Any], key: str) -> str:
+    """A value as it is to be read: an empty string in quotes."""
+    return "absent" if key not in tree else str(tree[key]) or "''"
 
 
 def flatten(tree: Any, separator: str = "/") -> dict[str, Any]:

@@ -44,6 +44,11 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     if data.centre not in CENTRES:
         raise InputError(f"data.centre={data.centre!r}: expected one of {', '.join(CENTRES)}")
     source = _source(data, split, seed)
+    if source.skeleton != data.dataset:  # Prediction knows the data set's name alone.
+        raise InputError(
+            f"data.dataset={data.dataset!r}: its frames have the joints of {source.skeleton!r}, "
+            "expected an entry of its own name in hand/skeletons.py"
+        )
     return centre_only(source) if target == "centre" else source
 
 
@@ -64,6 +69,8 @@ def _source(data: Any, split: str, seed: int) -> Source:
         from hpe_jax.datasets import icvl
 
         return icvl.make_source(data, split, seed)
-    from hpe_jax.datasets import msra
+    if data.dataset == "msra":
+        from hpe_jax.datasets import msra
 
-    return msra.make_source(data, split, seed)
+        return msra.make_source(data, split, seed)
+    raise InputError(f"data.dataset={data.dataset!r}: no reader in datasets/__init__.py")

@@ -27,7 +27,8 @@ from jaxtyping import Float
 from hpe_jax import camera as cameras
 from hpe_jax.camera import uvd_to_xyz
 from hpe_jax.datasets.depth_io import read_depth
-from hpe_jax.datasets.recorded import Recording, leave_out_bad, recorded_source, replacing
+from hpe_jax.datasets.labels import leave_out_bad
+from hpe_jax.datasets.recorded import Recording, recorded_source, replacing
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import NYU_COLUMNS

@@ -29,6 +29,7 @@ from hpe_jax.datasets.patches import (
 )
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source, content_hash
+from hpe_jax.hand.skeletons import SKELETONS
 
 CENTRES = ("gt", "com", "file")
 
@@ -80,13 +81,16 @@ def recorded_source(data: Any, split: str, seed: int, recording: Recording) -> S
       recording: the frames.
 
     Raises:
-      InputError: no frame, or centres that cannot be had. A frame that cannot be used raises
-        it from `load`, unless another may replace it; `Source.skipped` collects those.
+      InputError: no frame, labels of other shapes or not in front of the camera, or centres that
+        cannot be had. A frame that cannot be used raises it from `load`, unless another may
+        replace it; `Source.skipped` collects those.
     """
     if not recording.frames:
         raise InputError(f"data.root={data.root}: holds no frame of the {split} split")
+    _check(recording)
     examples = _Examples(data, split, seed, recording)
-    files = {}
+    labels = (recording.joints, recording.joint_valid, recording.cube)
+    files = {"data.root": content_hash(*(array.tobytes() for array in labels))}
     if data.centre == "file":
         files["data.centre_file"] = content_hash(centre_path(data, split))
     return Source(
@@ -109,36 +113,27 @@ def replacing(data: Any, split: str) -> tuple[str, bool]:
     return option, bool(data.get(option, False))
 
 
-def leave_out_bad(
-    joints: Float[np.ndarray, "N J 3"],
-    good: Bool[np.ndarray, "N J"],
-    path: Path,
-    row: Callable[[int], str],
-    *,
-    skip: bool,
-) -> Float[np.ndarray, "N J 3"]:
-    """Labels with NaN for the joints that are not `good`.
-
-    Args:
-      joints, good: as a label file has them.
-      path: of that file.
-      row: what the file's readers call row i of it.
-      skip: report bad labels instead of refusing them.
-
-    Raises:
-      InputError: there are bad ones, and `skip` is off.
-    """
-    bad = ~good.all(1)
-    if not bad.any():
-        return joints
-    text = (
-        f"{path}: {bad.sum():,} of {len(bad):,} frames have a joint that is not a number or not "
-        f"in front of the camera, the first is {row(int(np.argmax(bad)))}"
-    )
-    if not skip:
-        raise InputError(f"{text} (in training, data.skip_unreadable=True leaves such joints out)")
-    log.warning("%s: such joints are left out", text)
-    return np.where(good[..., None], joints, np.nan)
+def _check(recording: Recording) -> None:
+    """InputError unless every frame has labels that can be trained on."""
+    count, joints = len(recording.frames), len(SKELETONS[recording.skeleton])
+    for name, shape in (
+        ("joints", (count, joints, 3)),
+        ("joint_valid", (count, joints)),
+        ("cube", (count,)),
+    ):
+        found = getattr(recording, name).shape
+        if found != shape:
+            raise InputError(
+                f"data set {recording.name}: {name} of shape {found}, expected {shape} for {count} "
+                f"frames of the skeleton {recording.skeleton!r}"
+            )
+    good = np.isfinite(recording.joints).all(-1) & (recording.joints[..., 2] > 0)
+    bad = (recording.joint_valid & ~good).any(1)
+    if bad.any():
+        raise InputError(
+            f"{recording.frames[int(np.argmax(bad))]}: a joint that counts as labelled is not in "
+            "front of the camera"
+        )
 
 
 class _Examples:
@@ -155,6 +150,7 @@ class _Examples:
         self.centre = self._centre_source(data, split)
         self.centre_name = centre_path(data, split) if data.centre == "file" else data.centre
         self.skipped: set[int] = set()
+        self.far = False  # whether `compare` has warned
         self.lock = threading.Lock()  # grain reads from several threads
 
     def _centre_source(
@@ -193,7 +189,11 @@ class _Examples:
         index = number % len(self.frames)
         cube = self.recording.cube[index]
         depth = self.recording.read(index)
+        size = (self.recording.camera.height, self.recording.camera.width)
+        if depth.shape != size:
+            raise InputError(f"{self.frames[index]}: {depth.shape} pixels, expected {size}")
         centre = np.asarray(self.centre(index, depth), np.float32)
+        self.compare(index, centre)
         if outside_frame(centre, self.camera, depth.shape):
             raise InputError(
                 f"{self.frames[index]}: its centre {np.round(centre).tolist()} mm "
@@ -214,6 +214,20 @@ class _Examples:
                 f"{cube:g} mm about the {np.round(centre).tolist()} mm centre"
             )
         return example | {"cube": cube}
+
+    def compare(self, index: int, centre: np.ndarray) -> None:
+        """Warn, once, of labels that lie elsewhere than the hand: in other units or axes?"""
+        valid = self.recording.joint_valid[index]
+        if self.far or not valid.any():
+            return
+        apart = np.linalg.norm(self.recording.joints[index][valid].mean(0) - centre)
+        self.far = bool(apart > self.recording.cube[index])
+        if self.far:
+            log.warning(
+                "%s: its joints lie %.0f mm from the hand's centre (%s), expected mm in camera "
+                "space, y down (said once)",
+                *(self.frames[index], apart, self.centre_name),
+            )
 
     def read(self, number: int) -> dict[str, np.ndarray]:
         """One example; InputError naming the frame if it cannot be used."""

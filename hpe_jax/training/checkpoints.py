@@ -7,6 +7,8 @@ them) and, as JSON beside it, everything else: config, seed, source, position in
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +152,7 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
         stages = sorted(path.parent.name for path in Path(workdir).glob("*/checkpoints"))
         expected = f"one of {', '.join(stages)} in it" if stages else "the --workdir of a run"
         raise InputError(f"{workdir}: no checkpoints/ in it, expected {expected}")
-    with ocp.training.Checkpointer(directory) as orbax:
+    with _without_interrupts(), ocp.training.Checkpointer(directory) as orbax:
         if orbax.latest is None:
             raise InputError(f"{directory}: holds no whole checkpoint")
         step = orbax.latest.step
@@ -166,6 +168,22 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
     if "params" not in state:
         raise InputError(f"{directory}: step {step} holds no parameters, expected a run of hpe_jax")
     return from_json(info["config"]), eval_variables(state)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hear Ctrl-C afterwards: the reader would end with an error as of a damaged file."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple[Any, ...]] = []
+    before = signal.signal(signal.SIGINT, lambda *given: heard.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard and callable(before):
+        before(*heard[0])
 
 
 def any_in(directory: Path) -> bool:

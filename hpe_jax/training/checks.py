@@ -82,7 +82,7 @@ def check_resumed(
     for name, content in info.get("files", {}).items():
         if source.files.get(name, content) != content:
             raise InputError(
-                f"{workdir}: what {name} names is not what the run began with, expected the same, "
+                f"{workdir}: what {name} names has changed since the run began, expected the same, "
                 "or another --workdir"
             )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +20,7 @@ from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
 from hpe_jax.atomic import write_atomic
-from hpe_jax.errors import naming
+from hpe_jax.errors import InputError, naming
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +28,25 @@ log = logging.getLogger(__name__)
 class Log:
     """Plain lines into `log.txt` and to the terminal; a moving status line on terminals only.
 
-    Warnings that the library logs meanwhile, such as skipped frames, become lines too.
+    Warnings that the library logs meanwhile, such as skipped frames, become lines too. While it
+    is open no other process can open the same one.
     """
 
     def __init__(self, path: Path) -> None:
+        """Open it; InputError if another run has it open."""
         self._path = path
-        self._file = path.open("a", buffering=1)
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", buffering=1)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise InputError(
+                f"{path.parent}: another process is training there, expected another --workdir"
+            ) from error
+        except OSError:
+            pass  # Some network file systems have no locks.
         self._terminal = sys.stdout.isatty()
         self._shown = 0.0
         self._warnings = logging.Handler(logging.WARNING)
@@ -59,6 +74,19 @@ class Log:
         if self._terminal and time.monotonic() - self._shown > 0.2:
             self._shown = time.monotonic()
             print(f"\r\x1b[K{text}", end="", flush=True)
+
+
+@contextlib.contextmanager
+def warnings_heard() -> Iterator[list[str]]:
+    """What the library warns of before there is a log."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("hpe_jax").addHandler(handler)
+    try:
+        yield heard
+    finally:
+        logging.getLogger("hpe_jax").removeHandler(handler)
 
 
 class History:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from hpe_jax.training import optimizers
 from hpe_jax.training import step as steps_
 from hpe_jax.training.checkpoints import Checkpoints, any_in, count_parameters, load_model
 from hpe_jax.training.checks import check_config, check_resumed
-from hpe_jax.training.console import Board, History, Log, Stop
+from hpe_jax.training.console import Board, History, Log, Stop, warnings_heard
 from hpe_jax.training.evaluation import Evaluator, Measurer
 from hpe_jax.training.progress import Clock, Window
 from hpe_jax.training.results import (
@@ -70,15 +70,21 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
             f"data.whole={config.data.whole} with method.name={config.method.name!r}: whole frames "
             "are for the detector, and it for them"
         )
-    train_source, test_source = (make_source(config, split) for split in ("train", "test"))
+    with warnings_heard() as heard:
+        train_source, test_source = (make_source(config, split) for split in ("train", "test"))
     method = METHODS[config.method.name](config.method, SKELETONS[train_source.skeleton])
-    return train(config, Path(workdir), method, train_source, test_source)
+    return train(config, Path(workdir), method, train_source, test_source, heard)
 
 
 def train(
-    config: ConfigDict, workdir: Path, method: Method, train_source: Source, test_source: Source
+    config: ConfigDict,
+    workdir: Path,
+    method: Method,
+    train_source: Source,
+    test_source: Source,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any] | None:
-    """`run` for a given method and given sources."""
+    """`run` for a given method and given sources, which may have warned of something."""
     check_config(config)
     steps, epoch = number_of_steps(config, train_source), epoch_size(config, train_source)
     mesh = steps_.make_mesh()
@@ -107,10 +113,12 @@ def train(
 
     with (
         Stop() as stop,
+        Log(workdir / "log.txt") as log,  # First: it keeps other processes out.
         Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints,
-        Log(workdir / "log.txt") as log,
         Board(workdir / "tensorboard") as board,
     ):
+        for text in warnings:
+            log.line(f"warning: {text}")
         # Resume what the directory holds.
         restored = checkpoints.restore(state, config, train_source.name)
         start, before, window = 0, 0.0, Window()
@@ -246,6 +254,8 @@ def train(
             return write_figures(workdir, figures, test_source, about)
         evaluation = tester(eval_variables(state))
         metrics = write_results(workdir, evaluation, test_source, history.rows, extra)
+        if not (workdir / "groundtruth.txt").is_file():
+            log.line("no groundtruth.txt: some joints of the test split are not labelled")
         board.scalars(steps, metrics, "test")
         board.picture(steps, skeleton_grid(evaluation, test_source), "test/skeletons")
         log.line(

@@ -117,8 +117,9 @@ def warm_start(variables: Variables, earlier: Variables, pattern: str) -> Variab
         if found is None or found.shape != leaf.shape:
             there = "absent" if found is None else f"of shape {found.shape}"
             raise InputError(
-                f"init_from: {collection}/{name} is {there} in the earlier model, "
-                f"expected shape {leaf.shape}"
+                f"init_from: {name} ({collection}) is {there} in the earlier model, expected "
+                f"shape {leaf.shape}, or an init_pattern that leaves it out, such as "
+                f"(?!{name.split('/')[0]}/).*"
             )
         return found
 

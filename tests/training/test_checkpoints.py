@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,7 @@ from orbax.checkpoint import v1 as ocp
 
 from hpe_jax.errors import InputError, TrainingError
 from hpe_jax.settings import to_json
+from hpe_jax.training import checkpoints as reading
 from hpe_jax.training.checkpoints import Checkpoints, load_model
 from hpe_jax.training.state import init_state, warm_start
 from hpe_jax.training.step import make_mesh, replicated
@@ -141,8 +145,22 @@ def test_warm_start_takes_what_matches():
     mixed = warm_start(new, old, ".*/kernel")
     assert mixed["params"]["out"]["kernel"] is old["params"]["out"]["kernel"]
     assert mixed["params"]["out"]["bias"] is new["params"]["out"]["bias"]
-    with pytest.raises(InputError, match="params/out/kernel is absent in the earlier model"):
+    with pytest.raises(InputError, match="out/kernel .params. is absent in the earlier model"):
         warm_start(new, {"params": {}}, ".*/kernel")
     old["params"]["out"]["kernel"] = old["params"]["out"]["kernel"][:2]
-    with pytest.raises(InputError, match=r"of shape \(2, 42\) in the earlier model"):
-        warm_start(new, old, ".*/kernel")
+    message = r"of shape \(2, 42\) in the earlier model.* such as (\S+)"
+    with pytest.raises(InputError, match=message) as refused:
+        warm_start(new, old, ".*")
+    hint = re.search(message, str(refused.value))[1]
+    new["params"]["in"] = old["params"]["in"] = {"kernel": old["params"]["out"]["bias"]}
+    kept = warm_start(new, old, hint)["params"]
+    assert kept["out"] == new["params"]["out"] and kept["in"] == old["params"]["in"]
+
+
+def test_ctrl_c_while_reading_is_heard_afterwards():
+    """The reader would take it for a damaged file."""
+    read = []
+    with pytest.raises(KeyboardInterrupt), reading._without_interrupts():
+        signal.raise_signal(signal.SIGINT)
+        read.append("everything")
+    assert read and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpe_jax.errors import one_line
-from hpe_jax.training.console import Board, History, Log
+from hpe_jax.errors import InputError, one_line
+from hpe_jax.training.console import Board, History, Log, warnings_heard
 
 
 def test_history_forgets_what_a_resumed_run_repeats(tmp_path):
@@ -31,6 +31,22 @@ def test_warnings_of_the_library_reach_the_log(tmp_path):
     logging.getLogger("hpe_jax.datasets.nyu").warning("too late")
     lines = (tmp_path / "log.txt").read_text().splitlines()
     assert [line.split(" ", 2)[2] for line in lines] == ["begins", "warning: skipped frame 3"]
+
+
+def test_warnings_before_there_is_a_log_are_kept():
+    with warnings_heard() as heard:
+        logging.getLogger("hpe_jax.datasets.labels").warning("%d labels left out", 3)
+    logging.getLogger("hpe_jax.datasets.labels").warning("too late")
+    assert heard == ["3 labels left out"]
+
+
+def test_two_runs_in_one_directory_are_refused(tmp_path):
+    with (
+        Log(tmp_path / "log.txt"),
+        pytest.raises(InputError, match="another process is training there, expected another"),
+    ):
+        Log(tmp_path / "log.txt")
+    Log(tmp_path / "log.txt").__exit__()
 
 
 def test_a_dead_writer_of_tensorboard_does_not_hang(tmp_path, caplog, capsys):

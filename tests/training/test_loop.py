@@ -125,6 +125,13 @@ def test_a_schedule_of_the_run_s_length_refuses_another_length(tmp_path):
         run(tmp_path, steps=6, optimizer__schedule="onecycle")
 
 
+def test_warnings_of_the_data_are_in_the_log(tmp_path):
+    source = toy.make_source()
+    config = toy.make_config(steps=2)
+    train(config, tmp_path, METHOD, source, toy.make_source("test", 8), ["3 labels left out"])
+    assert "warning: 3 labels left out" in (tmp_path / "log.txt").read_text()
+
+
 def test_a_resumed_run_has_the_same_epochs_and_files(tmp_path):
     """The step schedule counts epochs; a file's content stands in no config."""
 
@@ -136,7 +143,7 @@ def test_a_resumed_run_has_the_same_epochs_and_files(tmp_path):
     go_on(4, 64, "a1")
     with pytest.raises(InputError, match="have had 64 examples, expected the same, not 32"):
         go_on(6, 32, "a1")
-    with pytest.raises(InputError, match="what data.centre_file names is not what the run began"):
+    with pytest.raises(InputError, match="what data.centre_file names has changed since"):
         go_on(6, 64, "b2")
     go_on(4, 64, "b2")  # A finished run is tested on whatever is asked for.
     assert go_on(6, 64, "a1")["examples_seen"] == 48
