@@ -150,7 +150,7 @@ class _Examples:
         self.centre = self._centre_source(data, split)
         self.centre_name = centre_path(data, split) if data.centre == "file" else data.centre
         self.skipped: set[int] = set()
-        self.far = False  # whether `compare` has warned
+        self.warned = False  # by `compare`
         self.lock = threading.Lock()  # grain reads from several threads
 
     def _centre_source(
@@ -218,11 +218,14 @@ class _Examples:
     def compare(self, index: int, centre: np.ndarray) -> None:
         """Warn, once, of labels that lie elsewhere than the hand: in other units or axes?"""
         valid = self.recording.joint_valid[index]
-        if self.far or not valid.any():
+        if self.warned or not valid.any():
             return
         apart = np.linalg.norm(self.recording.joints[index][valid].mean(0) - centre)
-        self.far = bool(apart > self.recording.cube[index])
-        if self.far:
+        if apart <= self.recording.cube[index]:
+            return
+        with self.lock:
+            first, self.warned = not self.warned, True
+        if first:
             log.warning(
                 "%s: its joints lie %.0f mm from the hand's centre (%s), expected mm in camera "
                 "space, y down (said once)",
