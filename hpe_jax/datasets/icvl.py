@@ -75,7 +75,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         frames=frames,
         read=lambda i: read_depth(frames[i], size=size),
         joints=joints,
-        joint_valid=np.isfinite(joints).all(-1),
+        joint_valid=np.all(np.isfinite(joints), -1),
         cube=np.full(len(frames), data.cube_mm, np.float32),
         centres_y_up=False,
     )

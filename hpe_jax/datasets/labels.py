@@ -33,7 +33,7 @@ def leave_out_bad(
     Raises:
       InputError: there are bad ones, and `skip` is off.
     """
-    bad = ~good.all(1)
+    bad = ~np.all(good, 1)
     if not bad.any():
         return joints
     text = (
