@@ -71,13 +71,11 @@ class Predictor:
             method = METHODS[name](config.method, self.skeleton)
             if method.measure:
                 raise InputError(
-                    f"method {name} with learn={config.method.learn}: estimates no joints; of a "
-                    "run in stages expected the last one"
+                    f"this {name} estimates no joints; of a run in stages expected the last one"
                 )
             if method.flat:
                 raise InputError(
-                    f"method {name} with dims=2 and target=heatmap: estimates no depth, only x "
-                    "and y; expected one that does"
+                    f"this {name} estimates no depth, only x and y; expected a method that does"
                 )
         except AttributeError as error:
             raise InputError(f"the model's config is not one of hpe_jax: {error}") from error

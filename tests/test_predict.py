@@ -489,8 +489,8 @@ def test_the_centre_model_of_the_training_has_moved(toy, variables, tmp_path):
 @pytest.mark.parametrize(
     ("config", "field", "match"),
     [
-        ("hand3d_nyu:quick", "refine", "learn=tsdf: estimates no joints; .* the last one"),
-        ("hourglass3d_nyu:quick_b5", "", "dims=2 and target=heatmap: estimates no depth"),
+        ("hand3d_nyu:quick", "refine", "this hand3d estimates no joints; .* the last one"),
+        ("hourglass3d_nyu:quick_b5", "", "this hourglass3d estimates no depth, only x and y"),
     ],
 )
 def test_methods_that_estimate_no_joints_in_space_are_refused(config, field, match):
