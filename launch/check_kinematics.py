@@ -26,7 +26,7 @@ from jaxtyping import Float
 from hpe_jax import camera as cameras
 from hpe_jax.datasets.msra import read_labels
 from hpe_jax.hand.bvh import read_bvh
-from hpe_jax.hand.inverse import labels_of, least_squares
+from hpe_jax.hand.inverse import labels_of_frames, least_squares
 from hpe_jax.hand.markers import Subject
 from hpe_jax.hand.motion import hand_points, write_bvh
 from hpe_jax.hand.skeletons import NYU_COLUMNS
@@ -81,7 +81,7 @@ def free_lengths(subject: Subject, joints: Float[np.ndarray, "N 36 3"]) -> np.nd
         these = jnp.asarray(joints[first : first + 256])
         valid = jnp.ones(these.shape[:2], bool)
         state, _ = least_squares(subject, these, valid, lengths=True)
-        found = jax.vmap(lambda s: labels_of(subject, s))(state)
+        found = labels_of_frames(subject, state)
         errors.append(np.linalg.norm(np.asarray(found) - np.asarray(these), axis=-1))
     return np.concatenate(errors)
 

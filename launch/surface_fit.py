@@ -90,6 +90,7 @@ def look(depth: np.ndarray, camera: np.ndarray, centre: np.ndarray, cube: float,
     }
 
 
+@jax.jit
 def subject(size: jax.Array) -> HandShape:
     """Proportions from twelve unknowns, 0 = those of a usual hand."""
     x = jnp.tanh(size)
@@ -107,6 +108,7 @@ def between(logits: jax.Array, limits: np.ndarray) -> jax.Array:
     return limits[:, 0] + (limits[:, 1] - limits[:, 0]) * jax.nn.sigmoid(logits)
 
 
+@jax.jit
 def logits(angles: jax.Array, limits: np.ndarray) -> jax.Array:
     """The inverse of `between`, at most `SOFT` either way."""
     share = (angles - limits[:, 0]) / (limits[:, 1] - limits[:, 0])
@@ -237,9 +239,10 @@ def fit(seen: Seen, camera: np.ndarray, steps: int = STEPS) -> tuple:
         line = f"start {done}/{of}: better in {int(better.sum())} frames, misfit {least.mean():.1f}"
         print(f"{line}, {left}", file=sys.stderr, flush=True)
     shape = subject(size)
-    return jax.vmap(posed, (0, 0, None))(x, starts, shape), shape, least
+    return jax.jit(jax.vmap(posed, (0, 0, None)))(x, starts, shape), shape, least
 
 
+@jax.jit
 def soft(x: Unknowns) -> Unknowns:
     """Angles a little away from their limits, where logits do not move."""
     names = ("fingers", "thumb", "wrist")
@@ -247,6 +250,7 @@ def soft(x: Unknowns) -> Unknowns:
     return x._replace(**clipped)
 
 
+@partial(jax.jit, static_argnames="shift")
 def neighbours(x: Unknowns, starts: jax.Array, shift: int) -> Unknowns:
     """The poses of other frames, each at the place of its own."""
     turned = starts @ jax.vmap(rotation_step)(x.turn)

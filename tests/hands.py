@@ -12,7 +12,7 @@ from hpe_jax.synthetic import poses
 
 AT_ONCE = 8
 
-subject_shape = jax.jit(poses.sample_shape, static_argnums=1)
+subject_shape = jax.jit(poses.sample_shape, static_argnums=(1, 2))
 
 
 @jax.jit

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import hands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +25,7 @@ def test_a_rendered_hand_is_found_again(monkeypatch):
     # Two starts of eight: unoptimised, as tests compile, each takes seconds.
     monkeypatch.setattr(surface_fit, "THUMBS", surface_fit.THUMBS[:1])
     camera = np.asarray(cameras.NYU.intrinsics, np.float32)
-    shape = poses.sample_shape(jax.random.key(3), False, "wide")
+    shape = hands.subject_shape(jax.random.key(3), False, "wide")
 
     @jax.jit
     def frame(key):
@@ -48,12 +49,13 @@ def test_a_rendered_hand_is_found_again(monkeypatch):
 
 
 def test_poses_of_neighbouring_frames_keep_their_rotation():
-    starts = jax.vmap(rotation_step)(jax.random.normal(jax.random.key(0), (4, 3)))
+    turns = jax.jit(jax.vmap(rotation_step))
+    starts = turns(jax.random.normal(jax.random.key(0), (4, 3)))
     turn = 0.5 * jax.random.normal(jax.random.key(1), (4, 3))
     x = Unknowns(jnp.zeros((4, 4, 4)), jnp.zeros((4, 5)), jnp.zeros((4, 2)), turn, jnp.ones((4, 3)))
     moved = neighbours(x, starts, 1)
-    before = starts @ jax.vmap(rotation_step)(turn)
-    after = starts @ jax.vmap(rotation_step)(moved.turn)
+    before = starts @ turns(turn)
+    after = starts @ turns(moved.turn)
     np.testing.assert_allclose(after, jnp.roll(before, 1, 0), atol=1e-4)
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from hpe_jax.hand.bvh import read_bvh
-from hpe_jax.hand.markers import Subject, markers_of
+from hpe_jax.hand.markers import subject_of
 from hpe_jax.hand.motion import hand_points
-from hpe_jax.hand.transforms import bones_of
 from hpe_jax.metrics.files import write_joints
 from hpe_jax.synthetic.bank import read_bank
 from launch import joints_to_angles
@@ -25,7 +24,7 @@ FRAMES = 24
 @pytest.fixture(scope="module")
 def joints():
     shape = hands.subject_shape(jax.random.key(2), False)
-    subject = Subject(bones_of(shape), markers_of(shape, "msra"))
+    subject = subject_of(shape, "msra")
     poses, _, _ = hands.draw(jax.random.split(jax.random.key(3), FRAMES), shape, "msra")
     return hands.observed(subject, poses)
 

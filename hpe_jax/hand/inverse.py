@@ -67,6 +67,10 @@ def labels_of(subject: Subject, state: State) -> Float[Array, "J 3"]:
     return local @ state.rotation.T + state.position
 
 
+# The same of frames, states with a leading axis.
+labels_of_frames = jax.jit(jax.vmap(labels_of, (None, 0)))
+
+
 def limits(unknowns: int) -> tuple[Float[Array, " A"], Float[Array, " A"]]:
     """Lower and upper limits of 21 angles, or of these and 15 factors of bone lengths."""
     more = jnp.tile(jnp.array([LENGTH_LIMITS]), (unknowns - 21, 1))

@@ -6,8 +6,10 @@ of the bone's length along it, so that a tip stays a tip when bone lengths chang
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -23,7 +25,7 @@ from hpe_jax.hand.kinematics import (
     HandShape,
 )
 from hpe_jax.hand.skeletons import FINGERS, SKELETONS
-from hpe_jax.hand.transforms import Bones, bone_transforms
+from hpe_jax.hand.transforms import Bones, bone_transforms, bones_of
 
 # NYU's palm points beyond the 14, as measured on its published labels (see `kinematics`).
 NYU_PALM = {
@@ -124,6 +126,16 @@ def markers_of(shape: HandShape, skeleton: str) -> Markers:
     return Markers(
         jnp.array(bone), jnp.stack(offset).astype(jnp.float32), jnp.array(along), jnp.array(root)
     )
+
+
+@partial(jax.jit, static_argnames="skeleton")
+def subject_of(shape: HandShape, skeleton: str) -> Subject:
+    """A synthetic subject as a data set labels it.
+
+    Raises:
+      ValueError: an unknown skeleton.
+    """
+    return Subject(bones_of(shape), markers_of(shape, skeleton))
 
 
 def marker_points(subject: Subject, transforms: Float[Array, "16 4 4"]) -> Float[Array, "J 3"]:

@@ -29,6 +29,7 @@ _PARTS = {f: ("cmc", "mcp", "ip") if f == "thumb" else ("mcp", "pip", "dip") for
 NODES = ("palm", *(f"{f}_{part}" for f in FINGERS for part in (*_PARTS[f], "tip")))
 PARENTS = (-1, *(p for i in range(5) for p in (0, *range(1 + 4 * i, 4 + 4 * i))))
 _ROOT_CHANNELS = ("Xposition", "Yposition", "Zposition", "Zrotation", "Xrotation", "Yrotation")
+_transforms = jax.jit(jax.vmap(hand_transforms, (None, 0)))
 _BONE_NODES = [i for i, name in enumerate(NODES) if not name.endswith("_tip")]
 
 
@@ -41,7 +42,7 @@ def write_bvh(
       InputError: a pose that is not finite, which it names; nothing is written.
     """
     with jax.default_matmul_precision("highest"):  # accelerators would take fewer bits
-        world = np.asarray(jax.vmap(hand_transforms, (None, 0))(bones, pose), np.float64)
+        world = np.asarray(_transforms(bones, pose), np.float64)
     bad = ~np.isfinite(world).all((1, 2, 3))
     if bad.any():
         raise InputError(f"{path}: frame {int(np.argmax(bad))} to be written is not finite")

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from hpe_jax.errors import InputError
 from hpe_jax.hand.guess import State
-from hpe_jax.hand.inverse import labels_of, least_squares, track
+from hpe_jax.hand.inverse import labels_of_frames, least_squares, track
 from hpe_jax.hand.kinematics import HandPose
 from hpe_jax.hand.markers import Subject
 from hpe_jax.hand.skeletons import SKELETONS
@@ -160,7 +160,7 @@ def _solution(
     state = jax.tree.map(
         lambda a: np.where(lost.reshape(-1, *[1] * (a.ndim - 1)), np.nan, np.asarray(a)), state
     )
-    found = np.asarray(jax.vmap(lambda s: labels_of(subject, s))(state))
+    found = np.asarray(labels_of_frames(subject, state))
     error = np.where(valid, np.linalg.norm(found - joints, axis=-1), np.nan)
     error[lost] = np.nan
     remarks = {}
@@ -170,5 +170,5 @@ def _solution(
             f"out of reach: {names[worst]} is {error[i, worst]:.1f} mm from the nearest pose "
             f"found, expected at most {UNREACHABLE:g} mm"
         )
-    pose = jax.vmap(State.pose)(jax.tree.map(jnp.asarray, state))
+    pose = jax.jit(jax.vmap(State.pose))(jax.tree.map(jnp.asarray, state))
     return Solution(pose, found, error, dict(sorted(problems.items())), remarks)

@@ -23,6 +23,7 @@ from hpe_jax.hand.guess import FINGER_OF_BONE, State
 from hpe_jax.hand.inverse import (
     held,
     labels_of,
+    labels_of_frames,
     least_squares,
     limits,
     linearised,
@@ -31,9 +32,8 @@ from hpe_jax.hand.inverse import (
     rotation_step,
 )
 from hpe_jax.hand.kinematics import HandShape
-from hpe_jax.hand.markers import Subject, markers_of
+from hpe_jax.hand.markers import Subject, subject_of
 from hpe_jax.hand.skeletons import FINGERS, SKELETONS
-from hpe_jax.hand.transforms import bones_of
 
 Axes = Literal["own", "template"]
 FRAMES = 256
@@ -76,23 +76,23 @@ def mean_lengths(joints: Float[np.ndarray, "N J 3"], skeleton: str) -> Float[np.
 def template(joints: Float[np.ndarray, "N J 3"], skeleton: str) -> Subject:
     """The adult hand of `kinematics`, in the size of the root joints, with mean bone lengths."""
     unit = _unit()
-    bones, markers = bones_of(unit), markers_of(unit, skeleton)
-    at = np.asarray(markers.root)
+    adult = subject_of(unit, skeleton)
+    at = np.asarray(adult.markers.root)
     at = at[at >= 0]
     straight = State(jnp.zeros(21), jnp.eye(3), jnp.zeros(3))
-    rest = np.asarray(jax.jit(labels_of)(Subject(bones, markers), straight))[at]
+    rest = np.asarray(jax.jit(labels_of)(adult, straight))[at]
 
     def size(points: np.ndarray) -> np.ndarray:
         return np.sqrt(((points - points.mean(-2, keepdims=True)) ** 2).sum((-2, -1)))
 
     scale = jnp.float32(np.nanmedian(size(joints[:, at])) / size(rest))
     shape = unit._replace(scale=scale)
-    bones = bones_of(shape)
+    bones, markers = subject_of(shape, skeleton)
     known = mean_lengths(joints, skeleton)
     # The thumb's first pivot lies deeper in the palm than its first label.
     known[4, 0] = np.nan
     lengths = jnp.where(np.isnan(known), bones.lengths, np.nan_to_num(known))
-    return Subject(bones._replace(lengths=lengths), markers_of(shape, skeleton))
+    return Subject(bones._replace(lengths=lengths), markers)
 
 
 def _changed(subject: Subject, x: Float[Array, " S"]) -> Subject:
@@ -226,7 +226,7 @@ def measure(
     valid = np.ones(some.shape[:2], bool)
     with jax.default_matmul_precision("highest"):  # accelerators would take fewer bits
         state, spread = least_squares(start, some, valid)
-        found = np.asarray(jax.jit(jax.vmap(labels_of, (None, 0)))(start, state))
+        found = np.asarray(labels_of_frames(start, state))
     usable = np.asarray(spread) > 0.05
     if not usable.any():
         raise nothing
@@ -240,7 +240,7 @@ def measure(
     reach = jnp.asarray(_reach(start, skeleton, axes))
     with jax.default_matmul_precision("highest"):
         subject = _fit(start, state, near, valid, reach, ROUNDS)[0]
-    adult = bones_of(_unit())
+    adult = subject_of(_unit(), skeleton).bones
     usual = np.asarray(adult.lengths * (start.bones.base[0, 1] / adult.base[0, 1]))
     own = np.asarray(subject.bones.lengths)
     strange = ~((own < _STRANGE * usual) & (own > usual / _STRANGE))

@@ -46,17 +46,21 @@ def init_variables(
         math.prod(leaf.shape) if name[-1] == "kernel" else 0
         for name, (_, leaf) in zip(names, leaves, strict=True)
     ]
-    flat = jax.random.normal(key, (sum(sizes),), jnp.float32)
-    values, used = [], 0
-    for name, (_, leaf), size in zip(names, leaves, sizes, strict=True):
-        if not size:
-            values.append(jnp.full(leaf.shape, CONSTANTS[name[-1]], jnp.float32))
-            continue
-        spread = next((s for part, s in (std or {}).items() if part in name), kernel_std)
-        if spread == 0:
-            # A stride-2 up-sampling reads one voxel for each output, so its 2^3 are no fan in.
-            taps = 1 if leaf.shape[:-2] == (2, 2, 2) else math.prod(leaf.shape[:-2])
-            spread = math.sqrt(2 / (taps * leaf.shape[-2]))
-        values.append(spread * flat[used : used + size].reshape(leaf.shape))
-        used += size
-    return jax.tree_util.tree_unflatten(tree, values)
+
+    @jax.jit  # once, instead of a few operations for the shape of each leaf
+    def fill(flat: Array) -> dict[str, Any]:
+        values, used = [], 0
+        for name, (_, leaf), size in zip(names, leaves, sizes, strict=True):
+            if not size:
+                values.append(jnp.full(leaf.shape, CONSTANTS[name[-1]], jnp.float32))
+                continue
+            spread = next((s for part, s in (std or {}).items() if part in name), kernel_std)
+            if spread == 0:
+                # A stride-2 up-sampling reads one voxel for each output, so its 2^3 are no fan in.
+                taps = 1 if leaf.shape[:-2] == (2, 2, 2) else math.prod(leaf.shape[:-2])
+                spread = math.sqrt(2 / (taps * leaf.shape[-2]))
+            values.append(spread * flat[used : used + size].reshape(leaf.shape))
+            used += size
+        return jax.tree_util.tree_unflatten(tree, values)
+
+    return fill(jax.random.normal(key, (sum(sizes),), jnp.float32))

@@ -21,6 +21,7 @@ from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch, Source, content_hash
 from hpe_jax.hand.kinematics import labels, place
 from hpe_jax.kernels.localise import localise
+from hpe_jax.synthetic import draws
 from hpe_jax.synthetic.bank import PoseBank, read_bank
 from hpe_jax.synthetic.base_hands import stacked_base_hands
 from hpe_jax.synthetic.mesh import HandMesh, posed_vertices
@@ -92,6 +93,7 @@ def render_frame(
         if subjects:
             subject = jax.random.fold_in(jax.random.key(seed), index % subjects)
     k = jax.random.split(key, 6)
+    words = draws.bits(k, 3)
     shape = sample_shape(subject, test, proportions)
     pose, local, _ = sample_hand(k[0], shape, VIEWS[dataset], bank)
     points = place(local, pose)
@@ -99,7 +101,7 @@ def render_frame(
     spec = cameras.CAMERAS[dataset]
     middle = joints.mean(0)
     # The patch is cut around where a localiser would roughly look.
-    aim = middle + 15.0 * jax.random.normal(k[1], (3,))
+    aim = middle + 15.0 * draws.normal(words[1])
     full = jnp.asarray(spec.intrinsics)
     if whole:
         every = search_step(spec.width)
@@ -110,7 +112,7 @@ def render_frame(
         camera = cameras.decimate(full, step)
         corner, size = cameras.patch_corner(aim, camera, patch), (patch, patch)
 
-    u = jax.random.uniform(k[2], (2,))
+    u = draws.uniform(words[2, :2])
     forearm_mm = jnp.where(u[0] < 0.15, 5.0 + 60.0 * u[1], 120.0 + 160.0 * u[1])
     if hands is None:
         mesh = hand_surface(points, shape, pose.wrist, forearm_mm)
@@ -142,7 +144,7 @@ def render_frame(
         raise ValueError(f"unknown centre {centre!r}, expected com, gt or file with its centres")
     found = jnp.where(found[2] > 0.0, found, middle)
     if not test:
-        found = found + centre_jitter_mm * jax.random.normal(k[4], (3,))
+        found = found + centre_jitter_mm * draws.normal(words[4])
     return {
         "depth": depth,
         "corner": corner,

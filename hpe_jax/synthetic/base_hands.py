@@ -86,7 +86,7 @@ def stacked_base_hands() -> HandMesh:
     faces = max(len(hand.faces) for hand in hands)
 
     def fill(array: Array, length: int) -> Array:
-        return jnp.pad(array, ((0, length - len(array)), (0, 0)))
+        return jnp.asarray(np.pad(array, ((0, length - len(array)), (0, 0))))
 
     filled = [
         hand._replace(
@@ -97,14 +97,12 @@ def stacked_base_hands() -> HandMesh:
         )
         for hand in hands
     ]
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *filled)
+    return jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *filled)
 
 
 def hand_mesh(shape: HandShape) -> HandMesh:
     """Extract the mesh of a hand with its forearm; the same for the same `shape`. Not for `jit`."""
-    angles = [jnp.asarray(a) for a in (REST_FINGERS, REST_THUMB, REST_WRIST)]
-    points = HandPoints(palm_points(shape, *angles[:2]), jnp.eye(3), jnp.zeros(3))
-    mesh = hand_surface(points, shape, angles[2], jnp.float32(REST_FOREARM_MM))
+    mesh, rest = _at_rest(shape)
     cell = CELL_MM * float(shape.scale)
     axes = _grid(mesh, cell, FOREARM_CELL_MM * float(shape.scale))
     corners = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
@@ -118,7 +116,6 @@ def hand_mesh(shape: HandShape) -> HandMesh:
         vertices = start + np.clip(vertices - step - start, -cell / 2, cell / 2)
     core = _ask(_nearest, vertices, mesh).centre
     vertices = vertices + LIFT * _sagging(vertices, faces, mesh)[:, None] * _unit(vertices - core)
-    rest = bones.bone_frames(shape, *angles)
     near = _ask(_part_distances, vertices, mesh)
     return HandMesh(
         core=jnp.asarray(core),
@@ -128,6 +125,15 @@ def hand_mesh(shape: HandShape) -> HandMesh:
         rest=rest,
         shape=shape,
     )
+
+
+@jax.jit
+def _at_rest(shape: HandShape) -> tuple[SphereMesh, Float[Array, "17 4 4"]]:
+    """The surface in the rest pose, and the frames of its bones."""
+    angles = [jnp.asarray(a) for a in (REST_FINGERS, REST_THUMB, REST_WRIST)]
+    points = HandPoints(palm_points(shape, *angles[:2]), jnp.eye(3), jnp.zeros(3))
+    mesh = hand_surface(points, shape, angles[2], jnp.float32(REST_FOREARM_MM))
+    return mesh, bones.bone_frames(shape, *angles)
 
 
 def _grid(

@@ -23,6 +23,7 @@ from hpe_jax.hand.kinematics import (
     palm_points,
 )
 from hpe_jax.hand.transforms import turn
+from hpe_jax.synthetic import draws
 from hpe_jax.synthetic.bank import PoseBank, draw_poses
 from hpe_jax.synthetic.surface import RADII, forearm_direction
 
@@ -80,30 +81,28 @@ def sample_shape(key: PRNGKeyArray, held_out: bool, proportions: str = "usual") 
       proportions: which of `PROPORTIONS` a training subject's are drawn from.
     """
     k = jax.random.split(key, 6)
+    words = draws.bits(k, 5)
     spread = PROPORTIONS["usual" if held_out else proportions]
 
-    def about_0(key: PRNGKeyArray, shape: tuple[int, ...], most: float) -> Array:
-        return jax.random.uniform(key, shape, minval=-most, maxval=most)
+    def about_0(words: Array, most: float) -> Array:
+        return draws.uniform(words, -most, most)
 
     if held_out:
-        u = jax.random.uniform(k[0], (), minval=-1.0, maxval=1.0)
+        u = about_0(words[0, 0], 1.0)
         short = TRAIN_LENGTH[0] + (TRAIN_LENGTH[0] - TEST_LENGTH[0]) * jnp.minimum(u, 0.0)
         long = TRAIN_LENGTH[1] + (TEST_LENGTH[1] - TRAIN_LENGTH[1]) * jnp.maximum(u, 0.0)
         length = jnp.where(u < 0.0, short, long)
     else:
-        length = jax.random.uniform(k[0], (), minval=TRAIN_LENGTH[0], maxval=TRAIN_LENGTH[1])
-    palm = 1.0 + about_0(k[1], (3,), spread.axes)
+        length = draws.uniform(words[0, 0], *TRAIN_LENGTH)
+    palm = 1.0 + about_0(words[1, :3], spread.axes)
     if spread.palm:
-        palm += about_0(jax.random.fold_in(k[1], 1), (), spread.palm)
-    thin, thick = spread.thickness
+        palm += about_0(jax.random.bits(jax.random.fold_in(k[1], 1)), spread.palm)
     shape = HandShape(
         scale=jnp.ones(()),
         palm=palm,
-        fingers=1.0 + about_0(k[2], (), spread.fingers) + about_0(k[3], (5,), spread.finger),
-        thickness=jax.random.uniform(k[4], (), minval=thin, maxval=thick),
-        forearm=jax.random.uniform(
-            k[5], (2,), minval=jnp.array([0.85, 0.8]), maxval=jnp.array([1.35, 1.5])
-        ),
+        fingers=1.0 + about_0(words[2, 0], spread.fingers) + about_0(words[3], spread.finger),
+        thickness=draws.uniform(words[4, 0], *spread.thickness),
+        forearm=draws.uniform(words[5, :2], (0.85, 0.8), (1.35, 1.5)),
     )
     template = shape._replace(palm=jnp.ones(3), fingers=jnp.ones(5))
     # Proportions alone would make some hands of the test split as long as those of training.
@@ -118,11 +117,11 @@ def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array,
     fingers bent at the knuckles or hooked. Neighbours follow one another a little, and the
     last joint follows the middle one.
     """
-    k = jax.random.split(key, 8)
-    habit = jax.random.choice(k[0], 4, p=jnp.array([0.45, 0.2, 0.2, 0.15]))
-    state = jax.random.choice(k[1], 3, (4,), p=jnp.array([0.5, 0.22, 0.28]))
+    words = draws.bits(jax.random.split(key, 8), 16)
+    habit = draws.choose(words[0, 0], (0.45, 0.2, 0.2, 0.15))
+    state = draws.choose(words[1, :4], (0.5, 0.22, 0.28))
     own = jnp.array([0.03, 0.95, 0.5])[state]
-    common = jax.random.uniform(k[2], ())
+    common = draws.uniform(words[2, 0])
     curl = jnp.select(
         [habit == 0, habit == 1, habit == 2],
         [own, jnp.full(4, common), jnp.full(4, 0.03)],
@@ -133,13 +132,13 @@ def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array,
     curl = curl.at[1].set(0.8 * curl[1] + 0.2 * neighbours[1])
     knuckle, hook = jnp.where(
         habit == 3,
-        jnp.where(jax.random.bernoulli(k[3]), jnp.array([1.0, 0.12]), jnp.array([0.1, 1.0])),
+        jnp.where(draws.uniform(words[3, 0]) < 0.5, jnp.array([1.0, 0.12]), jnp.array([0.1, 1.0])),
         jnp.array([1.0, 1.0]),
     )
-    noise = jax.random.normal(k[4], (4, 4)) * jnp.radians(jnp.array([11.0, 5.0, 11.0, 8.0]))
+    noise = draws.normal(words[4]).reshape(4, 4) * jnp.radians(jnp.array([11.0, 5.0, 11.0, 8.0]))
     mcp = jnp.radians(-6.0 + 80.0 * curl * knuckle) + noise[:, 0]
     pip = jnp.radians(3.0 + 100.0 * curl * hook) + noise[:, 2]
-    spread = jax.random.uniform(k[5], (), minval=-5.0, maxval=26.0)
+    spread = draws.uniform(words[5, 0], -5.0, 26.0)
     fan = jnp.radians(spread * jnp.array([-1.2, -0.4, 0.2, 1.0]))
     # Bent knuckles leave no room for spreading.
     abduction = (fan + noise[:, 1]) * jnp.clip(jnp.cos(mcp), 0.15, 1.0)
@@ -147,7 +146,7 @@ def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array,
     fingers = jnp.stack([mcp, abduction, pip, dip], -1)
 
     # Thumb: away from the palm, along the index, or across the palm.
-    where = jax.random.choice(k[6], 3, p=jnp.array([0.4, 0.25, 0.35]))
+    where = draws.choose(words[6, 0], (0.4, 0.25, 0.35))
     middle = jnp.radians(
         jnp.array(
             [[45.0, 10.0, 25.0, 8.0, 8.0], [22.0, 14.0, 30.0, 18.0, 15.0],
@@ -155,7 +154,7 @@ def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array,
         )[where]
     )  # fmt: skip
     width = jnp.radians(jnp.array([14.0, 12.0, 18.0, 16.0, 24.0]))
-    thumb = middle + width * jax.random.normal(k[7], (5,))
+    thumb = middle + width * draws.normal(words[7, :5])
     fingers = jnp.clip(fingers, FINGER_LIMITS[:, 0], FINGER_LIMITS[:, 1])
     return fingers, jnp.clip(thumb, THUMB_LIMITS[:, 0], THUMB_LIMITS[:, 1])
 
@@ -201,21 +200,21 @@ def sample_rotation(key: PRNGKeyArray) -> Float[Array, "3 3"]:
     """Palm axes in the camera: mostly a raised hand whose palm faces the camera, turned about
     its own axis by any angle now and then, tilted, and rolled in the image. The tilt is spread
     as in NYU's test labels: fingertips nearer than the wrist by some 20 degrees."""
-    k = jax.random.split(key, 5)
+    words = draws.bits(jax.random.split(key, 5), 1)[:, 0]
     facing = jnp.array([[1.0, 0, 0], [0, -1.0, 0], [0, 0, -1.0]])
-    front = jnp.radians(32.0) * jax.random.normal(k[0], ())
-    around = jax.random.uniform(k[4], (), minval=-jnp.pi, maxval=jnp.pi)
-    yaw = jnp.where(jax.random.bernoulli(k[1], 0.3), around, front)
-    pitch = jnp.radians(10.0 + 28.0 * jax.random.normal(k[2], ()))
-    roll = jnp.radians(30.0) * jax.random.normal(k[3], ())
+    front = jnp.radians(32.0) * draws.normal(words[0])
+    around = draws.uniform(words[4], -np.pi, np.pi)
+    yaw = jnp.where(draws.uniform(words[1]) < 0.3, around, front)
+    pitch = jnp.radians(10.0 + 28.0 * draws.normal(words[2]))
+    roll = jnp.radians(30.0) * draws.normal(words[3])
     return turn(2, roll) @ turn(0, pitch) @ turn(1, yaw) @ facing
 
 
 def sample_wrist(key: PRNGKeyArray) -> Float[Array, "2"]:
     """Flexion and radial deviation: relaxed, or bent back so that the arm hides behind the palm."""
-    k = jax.random.split(key, 2)
-    wrist = jnp.radians(jnp.array([28.0, 24.0])) * jax.random.normal(k[0], (2,))
-    behind = jax.random.bernoulli(k[1], 0.35)
+    words = draws.bits(jax.random.split(key, 2), 2)
+    wrist = jnp.radians(jnp.array([28.0, 24.0])) * draws.normal(words[0])
+    behind = draws.uniform(words[1, 0]) < 0.35
     wrist = jnp.where(behind, wrist + jnp.array([-1.1, 0.0]), wrist)
     return jnp.clip(wrist, WRIST_LIMITS[:, 0], WRIST_LIMITS[:, 1])
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hpe_jax.camera import patch_rays
+from hpe_jax.synthetic import draws
 
 EMPTY = 0.3  # share of frames from which the background was removed
 TORSO_MM = (200.0, 320.0, 120.0)  # half axes of an ellipsoid; likewise the head
@@ -32,21 +33,21 @@ def background(
       hand: (3,) mm, its middle.
       corner, camera, size: of the image, as for `render.render_depth`.
     """
-    k = jax.random.split(key, 4)
-    u = jax.random.uniform(k[0], (6,))
+    words = draws.bits(jax.random.split(key, 4), 6)
+    u = draws.uniform(words[0])
     torso = hand + jnp.stack([500.0 * u[0] - 250.0, 350.0 * u[1] - 50.0, 300.0 + 450.0 * u[2]])
     head = torso + jnp.stack([60.0 * u[3] - 30.0, -NECK_MM, 60.0 * u[4] - 30.0])
     wide = 0.85 + 0.35 * u[5]
     rays = patch_rays(corner, camera, size)
     ray = jnp.concatenate([rays[..., :2], jnp.ones((*size, 1))], -1)
-    wall = torso[2] + jax.random.uniform(k[1], (), minval=250.0, maxval=1500.0)
-    tilt = jnp.append(jax.random.uniform(k[2], (2,), minval=-0.3, maxval=0.3), 1.0)
+    wall = torso[2] + draws.uniform(words[1, 0], 250.0, 1500.0)
+    tilt = jnp.append(draws.uniform(words[2, :2], -0.3, 0.3), 1.0)
     far = wall / jnp.maximum((ray * tilt).sum(-1), 0.2)
     person = jnp.minimum(
         _ellipsoid(ray, torso, wide * jnp.array(TORSO_MM)),
         _ellipsoid(ray, head, jnp.array(HEAD_MM)),
     )
-    shown, walled = jax.random.uniform(k[3], (2,))
+    shown, walled = draws.uniform(words[3, :2])
     depth = jnp.minimum(person, jnp.where(walled < 0.6, far, jnp.inf))
     return jnp.where((shown > EMPTY) & jnp.isfinite(depth), depth, 0.0)
 

@@ -10,12 +10,16 @@ from scipy.optimize import least_squares as scipy_least_squares
 from hpe_jax.errors import InputError
 from hpe_jax.hand import inverse as ik
 from hpe_jax.hand.guess import State
-from hpe_jax.hand.markers import Subject, markers_of
+from hpe_jax.hand.markers import Subject, subject_of
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.hand.slopes import label_slopes
 from hpe_jax.hand.solve import frames_to_poses
 from hpe_jax.hand.swarm import aligned
-from hpe_jax.hand.transforms import LIMITS, bones_of
+from hpe_jax.hand.transforms import LIMITS
+
+# Jitted: compiled once a shape, instead of each of their operations on its own.
+labels_of, label_slopes = jax.jit(ik.labels_of), jax.jit(label_slopes)
+moved, rotation_step, aligned = (jax.jit(f) for f in (ik.moved, ik.rotation_step, aligned))
 
 LOW, HIGH = np.asarray(LIMITS).T
 N = 8  # one shape for all tests of a skeleton: compiling takes longer than solving
@@ -23,7 +27,7 @@ N = 8  # one shape for all tests of a skeleton: compiling takes longer than solv
 
 def people(skeleton, seed=0, frames=N):
     shape = hands.subject_shape(jax.random.key(seed), False)
-    subject = Subject(bones_of(shape), markers_of(shape, skeleton))
+    subject = subject_of(shape, skeleton)
     poses, _, _ = hands.draw(jax.random.split(jax.random.key(seed + 1), frames), shape, "msra")
     return subject, poses, hands.observed(subject, poses)
 
@@ -151,7 +155,7 @@ def test_equation_1_is_minimised_as_a_slow_solver_does():
 
         @jax.jit
         def apart(step, state=state, frame=frame):
-            return ik.labels_of(subject, ik.moved(state, step)) - noisy[frame]
+            return labels_of(subject, moved(state, step)) - noisy[frame]
 
         def distances(step, apart=apart):
             d = np.asarray(apart(jnp.asarray(step, jnp.float32)), np.float64)
@@ -172,30 +176,30 @@ def test_equation_1_is_minimised_as_a_slow_solver_does():
 def test_the_geometric_jacobian_is_that_of_differentiation(skeleton, lengths):
     subject, _, _ = people("msra")
     shape = hands.subject_shape(jax.random.key(4), False)
-    subject = Subject(subject.bones, markers_of(shape, skeleton))
+    subject = Subject(subject.bones, subject_of(shape, skeleton).markers)
     rng = np.random.default_rng(3)
-    tilt = jax.vmap(ik.rotation_step)(rng.normal(0, 0.2, (5, 3)).astype(np.float32))
+    tilt = jax.vmap(rotation_step)(rng.normal(0, 0.2, (5, 3)).astype(np.float32))
     subject = subject._replace(bones=subject.bones._replace(frame=tilt))
     x = rng.uniform(LOW, HIGH)
     x = np.concatenate([x, rng.uniform(0.8, 1.2, 15)]) if lengths else x
-    turn = ik.rotation_step(jnp.asarray(rng.normal(size=3), jnp.float32))
+    turn = rotation_step(jnp.asarray(rng.normal(size=3), jnp.float32))
     state = State(jnp.asarray(x, jnp.float32), turn, jnp.array([4.0, -7.0, 20.0]))
     points, slopes = label_slopes(subject, state)
-    np.testing.assert_allclose(points, ik.labels_of(subject, state), atol=1e-3)
+    np.testing.assert_allclose(points, labels_of(subject, state), atol=1e-3)
     step = jnp.zeros(len(x) + 6)
-    traced = jax.jit(jax.jacfwd(lambda d: ik.labels_of(subject, ik.moved(state, d))))(step)
+    traced = jax.jit(jax.jacfwd(lambda d: labels_of(subject, moved(state, d))))(step)
     np.testing.assert_allclose(slopes, traced, atol=2e-3)
 
 
 def test_rotation_steps_are_rotations():
     for omega in np.random.default_rng(0).normal(0, 0.5, (5, 3)):
-        turn = np.asarray(ik.rotation_step(jnp.asarray(omega, jnp.float32)))
+        turn = np.asarray(rotation_step(jnp.asarray(omega, jnp.float32)))
         np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-6)
         angle = 2 * np.arctan(np.linalg.norm(omega) / 2)
         assert np.trace(turn) == pytest.approx(1 + 2 * np.cos(angle), abs=1e-5)
         np.testing.assert_allclose(turn @ omega, omega, atol=1e-5)
     x, y, z = slope = np.array([0.3, -0.2, 0.5])
-    derivative = jax.jvp(ik.rotation_step, (jnp.zeros(3),), (jnp.asarray(slope, jnp.float32),))[1]
+    derivative = jax.jvp(rotation_step, (jnp.zeros(3),), (jnp.asarray(slope, jnp.float32),))[1]
     np.testing.assert_allclose(derivative, [[0, -z, y], [z, 0, -x], [-y, x, 0]], atol=1e-6)
 
 

@@ -9,6 +9,10 @@ from hpe_jax.camera import CAMERAS
 from hpe_jax.hand import kinematics as kin
 from hpe_jax.hand.skeletons import SKELETONS
 
+# Jitted: compiled once, instead of each of their operations on its own.
+palm_points, place = jax.jit(kin.palm_points), jax.jit(kin.place)
+labels = jax.jit(kin.labels, static_argnums=2)
+
 SHAPE = kin.HandShape(jnp.float32(0.9), jnp.ones(3), jnp.ones(5), jnp.float32(1.0), jnp.ones(2))
 FACING = jnp.array([[1.0, 0, 0], [0, -1.0, 0], [0, 0, -1.0]])
 
@@ -28,7 +32,7 @@ def random_angles(seed):
 
 def test_bones_keep_their_lengths():
     for seed in range(5):
-        points = kin.palm_points(SHAPE, *map(jnp.asarray, random_angles(seed)))
+        points = palm_points(SHAPE, *map(jnp.asarray, random_angles(seed)))
         bones = np.linalg.norm(np.diff(np.asarray(points), axis=1), axis=-1)
         np.testing.assert_allclose(bones[:4], 0.9 * kin.PHALANGES, rtol=1e-4)
         np.testing.assert_allclose(bones[4], 0.9 * kin.THUMB, rtol=1e-4)
@@ -53,7 +57,7 @@ def slow_finger(base, splay, converge, lengths, angles):
 
 def test_fingers_equal_a_slow_reading():
     fingers, thumb = random_angles(7)
-    points = np.asarray(kin.palm_points(SHAPE, jnp.asarray(fingers), jnp.asarray(thumb)))
+    points = np.asarray(palm_points(SHAPE, jnp.asarray(fingers), jnp.asarray(thumb)))
     for f in range(4):
         slow = slow_finger(
             0.9 * kin.MCP[f], kin.SPLAY[f], kin.CONVERGE[f], 0.9 * kin.PHALANGES[f], fingers[f]
@@ -62,15 +66,15 @@ def test_fingers_equal_a_slow_reading():
 
 
 def test_flexion_goes_towards_the_palm():
-    straight = kin.palm_points(SHAPE, jnp.zeros((4, 4)), jnp.zeros(5))
-    bent = kin.palm_points(SHAPE, jnp.zeros((4, 4)).at[:, 0].set(1.0), jnp.zeros(5))
+    straight = palm_points(SHAPE, jnp.zeros((4, 4)), jnp.zeros(5))
+    bent = palm_points(SHAPE, jnp.zeros((4, 4)).at[:, 0].set(1.0), jnp.zeros(5))
     assert (bent[:4, 3, 2] > straight[:4, 3, 2] + 20).all()
 
 
 def test_a_right_hand_with_its_palm_to_the_camera_shows_its_thumb_on_the_right():
     p = pose(np.zeros((4, 4)), np.radians([45.0, 10, 20, 10, 5]))
-    points = kin.place(kin.palm_points(SHAPE, p.fingers, p.thumb), p)
-    joints = kin.labels(points, SHAPE, "nyu")
+    points = place(palm_points(SHAPE, p.fingers, p.thumb), p)
+    joints = labels(points, SHAPE, "nyu")
     names = SKELETONS["nyu"].joints
     thumb, little = joints[names.index("thumb_tip")], joints[names.index("little_tip")]
     assert thumb[0] > little[0] + 50
@@ -82,20 +86,20 @@ def test_a_right_hand_with_its_palm_to_the_camera_shows_its_thumb_on_the_right()
 def test_every_data_set_has_its_joints_on_the_hand(name):
     fingers, thumb = random_angles(3)
     p = pose(fingers, thumb)
-    points = kin.place(kin.palm_points(SHAPE, p.fingers, p.thumb), p)
-    joints = np.asarray(kin.labels(points, SHAPE, name))
+    points = place(palm_points(SHAPE, p.fingers, p.thumb), p)
+    joints = np.asarray(labels(points, SHAPE, name))
     assert joints.shape == (len(SKELETONS[name]), 3)
     cloud = np.concatenate(
         [np.asarray(points.fingers).reshape(-1, 3), np.asarray(p.position)[None]]
     )
     assert (np.linalg.norm(joints[:, None] - cloud[None], axis=-1).min(1) < 50).all()
     with pytest.raises(ValueError, match="known"):
-        kin.labels(points, SHAPE, "no such skeleton")
+        labels(points, SHAPE, "no such skeleton")
 
 
 def test_differentiable():
     fingers, thumb = random_angles(1)
-    value = jax.grad(lambda f: kin.palm_points(SHAPE, f, jnp.asarray(thumb)).sum())(
+    value = jax.grad(lambda f: palm_points(SHAPE, f, jnp.asarray(thumb)).sum())(
         jnp.asarray(fingers)
     )
     assert np.isfinite(value).all() and (np.abs(value) > 0).any()

@@ -18,7 +18,7 @@ T = 30
 def hand():
     shape = hands.subject_shape(jax.random.key(0), False)
     axes = np.random.default_rng(0).normal(0, 0.2, (5, 3)).astype(np.float32)
-    bones = tf.bones_of(shape)._replace(frame=jax.vmap(rotation_step)(axes))
+    bones = jax.jit(tf.bones_of)(shape)._replace(frame=jax.jit(jax.vmap(rotation_step))(axes))
     pose, _, _ = hands.draw(jax.random.split(jax.random.key(1), T), shape, "nyu")
     # Gimbal lock: a knuckle at 90 degrees, with and without spread.
     fingers = pose.fingers.at[:10, :, 0].set(jnp.pi / 2).at[:5, :, 1].set(0.0)
@@ -26,9 +26,12 @@ def hand():
 
 
 def points(bones, pose):
-    world = jax.vmap(tf.hand_transforms, (None, 0))(bones, pose)
-    pivots = jax.vmap(tf.pivots, (None, 0))(bones, world)
-    return np.concatenate([pose.position[:, None], pivots.reshape(-1, 20, 3)], 1), world
+    def one(pose):
+        world = tf.hand_transforms(bones, pose)
+        return tf.pivots(bones, world).reshape(20, 3), world
+
+    pivots, world = jax.jit(jax.vmap(one))(pose)
+    return np.concatenate([pose.position[:, None], pivots], 1), world
 
 
 def test_the_same_motion_comes_back(hand, tmp_path):

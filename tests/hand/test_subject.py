@@ -8,10 +8,9 @@ import pytest
 
 from hpe_jax.datasets.msra import read_labels
 from hpe_jax.errors import InputError
-from hpe_jax.hand.markers import Subject, markers_of
+from hpe_jax.hand.markers import Subject, subject_of
 from hpe_jax.hand.solve import frames_to_poses
 from hpe_jax.hand.subject import mean_lengths, measure
-from hpe_jax.hand.transforms import bones_of
 
 FRAMES = 64
 
@@ -20,10 +19,9 @@ FRAMES = 64
 def recorded():
     """A hand with a thumb that turns 15 mm deeper in the palm than it is labelled."""
     shape = hands.subject_shape(jax.random.key(7), False)
-    bones = bones_of(shape)
+    bones, markers = subject_of(shape, "msra")
     lengths = bones.lengths.at[4, 0].add(15.0)
     base = bones.base.at[4].add(jnp.array([-5.0, -12.0, -4.0]))
-    markers = markers_of(shape, "msra")
     markers = markers._replace(offset=markers.offset.at[17].set(jnp.array([1.0, 15.0, 0.5])))
     subject = Subject(bones._replace(lengths=lengths, base=base), markers)
     poses, _, _ = hands.draw(jax.random.split(jax.random.key(8), FRAMES), shape, "msra")
@@ -59,9 +57,9 @@ def test_a_measured_hand_explains_its_joints(recorded):
 def test_axes_of_the_template_make_angles_those_of_any_hand():
     """Of a hand whose knuckles are not tilted, but whose wrist is labelled elsewhere."""
     shape = hands.subject_shape(jax.random.key(7), False)
-    markers = markers_of(shape, "freihand")
+    bones, markers = subject_of(shape, "freihand")
     moved = markers._replace(offset=markers.offset.at[0].set(jnp.array([9.0, 4.0, 0.0])))
-    subject = Subject(bones_of(shape), moved)
+    subject = Subject(bones, moved)
     poses, _, _ = hands.draw(jax.random.split(jax.random.key(8), FRAMES), shape, "nyu")
     joints = hands.observed(subject, poses)
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from hpe_jax.hand import kinematics as kin
 from hpe_jax.hand import transforms as tf
-from hpe_jax.hand.markers import Subject, markers_of, observe
+from hpe_jax.hand.markers import markers_of, observe, subject_of
 from hpe_jax.hand.skeletons import SKELETONS
+
+root_frame = jax.jit(tf.root_frame)
 
 LOW, HIGH = np.asarray(tf.LIMITS).T
 
@@ -64,8 +66,8 @@ def test_a_measured_hand_equals_a_slow_reading():
     angles = rng.uniform(LOW, HIGH).astype(np.float32)
     fingers, thumb = angles[:16].reshape(4, 4), angles[16:]
     bones = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), bones)
-    transforms = tf.bone_transforms(bones, jnp.asarray(fingers), jnp.asarray(thumb))
-    points = np.asarray(tf.pivots(bones, transforms))
+    transforms = jax.jit(tf.bone_transforms)(bones, fingers, thumb)
+    points = np.asarray(jax.jit(tf.pivots)(bones, transforms))
     first = np.asarray(transforms)[1::3, :3, :3]
     for f in range(5):
         flexions = fingers[f, 2:] if f < 4 else thumb[3:]
@@ -83,7 +85,7 @@ def test_labels_are_those_of_the_closed_form(skeleton):
     @jax.jit
     def labelled(shape, pose, points):
         expected = kin.labels(kin.place(points, pose), shape, skeleton)
-        return observe(Subject(tf.bones_of(shape), markers_of(shape, skeleton)), pose), expected
+        return observe(subject_of(shape, skeleton), pose), expected
 
     for seed in range(4):
         shape = hands.subject_shape(jax.random.key(seed), True)
@@ -97,17 +99,17 @@ def test_labels_are_those_of_the_closed_form(skeleton):
 @pytest.mark.parametrize("skeleton", sorted(set(SKELETONS) - {"centre"}))
 def test_every_skeleton_has_its_markers(skeleton):
     shape = hands.subject_shape(jax.random.key(0), False)
-    markers = markers_of(shape, skeleton)
+    subject = subject_of(shape, skeleton)
+    markers = subject.markers
     assert len(markers.bone) == len(SKELETONS[skeleton]) == len(markers.offset)
-    subject = Subject(tf.bones_of(shape), markers)
-    rest = observe(
+    rest = jax.jit(observe)(
         subject,
         kin.HandPose(jnp.zeros((4, 4)), jnp.zeros(5), jnp.zeros(2), jnp.eye(3), jnp.zeros(3)),
     )
     w1, w2, c, m1 = (rest[i] for i in markers.root)
     if markers.root[3] < 0:
         m1 = 2 * c - 0.5 * (w1 + w2)
-    axes, spread = tf.root_frame(w1, w2, c, m1)
+    axes, spread = root_frame(w1, w2, c, m1)
     assert float(spread) > 0.1
     # The root frame of a hand at rest is the palm frame, but for the tilt of its landmarks.
     assert np.degrees(np.arccos((np.trace(axes) - 1) / 2)) < 40
@@ -118,7 +120,7 @@ def test_every_skeleton_has_its_markers(skeleton):
 def test_the_root_frame_is_the_supplement_s():
     rng = np.random.default_rng(0)
     w1, w2, c, m1 = rng.normal(0, 50, (4, 3)).astype(np.float32)
-    axes, spread = tf.root_frame(*map(jnp.asarray, (w1, w2, c, m1)))
+    axes, spread = root_frame(*map(jnp.asarray, (w1, w2, c, m1)))
     rx = np.cross(w1 - c, w2 - c)
     rx /= np.linalg.norm(rx)
     rz = (m1 - c) - (m1 - c) @ rx * rx
@@ -126,26 +128,26 @@ def test_the_root_frame_is_the_supplement_s():
     np.testing.assert_allclose(axes, np.stack([np.cross(rz, rx), rz, rx], -1), atol=1e-5)
     assert np.linalg.det(axes) == pytest.approx(1, abs=1e-5) and 0 < spread <= 1
     line = [jnp.array([t, 2 * t, 3 * t]) for t in (1.0, 2.0, 3.0, 4.0)]
-    axes, spread = tf.root_frame(*line)
+    axes, spread = root_frame(*line)
     assert float(spread) < 1e-3 and np.isfinite(axes).all()
-    axes, spread = tf.root_frame(*[jnp.array([1.0, 2.0, 300.0])] * 4)
+    axes, spread = root_frame(*[jnp.array([1.0, 2.0, 300.0])] * 4)
     assert float(spread) == 0 and np.isfinite(axes).all()
 
 
 def test_a_hand_in_the_camera_is_rigid_and_differentiable():
     shape = hands.subject_shape(jax.random.key(1), False)
-    bones = tf.bones_of(shape)
+    bones = jax.jit(tf.bones_of)(shape)
     drawn = hands.draw(jax.random.key(2)[None], shape, "nyu")
     pose, points, _ = jax.tree.map(lambda a: a[0], drawn)
-    transforms = tf.hand_transforms(bones, pose)
-    placed = kin.place(points, pose)
-    np.testing.assert_allclose(tf.pivots(bones, transforms), placed.fingers, atol=2e-3)
+    transforms = jax.jit(tf.hand_transforms)(bones, pose)
+    placed = jax.jit(kin.place)(points, pose)
+    np.testing.assert_allclose(jax.jit(tf.pivots)(bones, transforms), placed.fingers, atol=2e-3)
     np.testing.assert_allclose(transforms[0, :3, :3], placed.palm_axes.T, atol=1e-6)
     turns = np.asarray(transforms)[:, :3, :3]
     np.testing.assert_allclose(
         turns @ turns.swapaxes(1, 2), np.tile(np.eye(3), (16, 1, 1)), atol=1e-5
     )
-    batched = jax.vmap(tf.hand_transforms, (None, 0))(
+    batched = jax.jit(jax.vmap(tf.hand_transforms, (None, 0)))(
         bones, jax.tree.map(lambda a: jnp.stack([a, a]), pose)
     )
     assert batched.shape == (2, 16, 4, 4)

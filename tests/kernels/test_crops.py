@@ -7,6 +7,11 @@ import numpy as np
 from hpe_jax import camera as cam
 from hpe_jax.kernels.crops import make_crop, sample, to_camera, to_pixels, to_space
 
+# Jitted: compiled once a shape, instead of each of their operations on its own.
+make_crop = jax.jit(make_crop, static_argnums=3)
+to_camera, to_pixels, to_space = (jax.jit(f) for f in (to_camera, to_pixels, to_space))
+sample = jax.jit(sample, static_argnums=(3, 4))
+
 CAMERA = np.array([300.0, 310.0, 40.0, 30.0], np.float32)
 CENTRE = np.array([20.0, -15.0, 600.0], np.float32)
 CORNER = np.array([10.0, -4.0], np.float32)

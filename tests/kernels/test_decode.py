@@ -8,6 +8,11 @@ from hpe_jax.kernels.decode import argmax, decoder, subvoxel, top_k
 from hpe_jax.kernels.heatmaps import gaussian_heatmaps
 from hpe_jax.kernels.voxels import coarsen, make_grid, to_mm, to_voxels
 
+# Jitted: compiled once a shape, instead of each of their operations on its own.
+gaussian_heatmaps = jax.jit(gaussian_heatmaps, static_argnums=(1, 2))
+argmax, top_k = jax.jit(argmax), jax.jit(top_k, static_argnums=1)
+subvoxel = jax.jit(subvoxel, static_argnames="radius")
+
 
 def random_maps(seed=0):
     return np.random.default_rng(seed).normal(size=(5, 6, 7, 4)).astype(np.float32)

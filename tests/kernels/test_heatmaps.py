@@ -1,8 +1,13 @@
 """Heatmaps of joints and bones against loops."""
 
+import jax
 import numpy as np
 
 from hpe_jax.kernels.heatmaps import bone_heatmaps, gaussian_heatmaps
+
+# Jitted: compiled once a shape, instead of each of their operations on its own.
+gaussian_heatmaps = jax.jit(gaussian_heatmaps, static_argnums=(1, 2))
+bone_heatmaps = jax.jit(bone_heatmaps, static_argnums=(1, 2, 3))
 
 
 def test_equals_loop():

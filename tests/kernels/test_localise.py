@@ -8,6 +8,10 @@ from ml_collections import ConfigDict
 from hpe_jax.kernels.localise import centre_of_mass, localise, nearest_surface
 from hpe_jax.synthetic import make_source
 
+# Jitted: compiled once a shape, instead of each of their operations on its own.
+centre_of_mass = jax.jit(centre_of_mass, static_argnums=4)
+nearest_surface, localise = jax.jit(nearest_surface), jax.jit(localise)
+
 CAMERA = jnp.array([300.0, 300.0, 80.0, 60.0])
 
 

@@ -18,6 +18,14 @@ from hpe_jax.kernels.voxels import (
     voxelise,
 )
 
+# Jitted: compiled once a shape, instead of each of their operations on its own.
+make_grid = jax.jit(make_grid, static_argnums=2)
+coarsen = jax.jit(coarsen, static_argnums=1)
+to_mm, to_voxels = jax.jit(to_mm), jax.jit(to_voxels)
+tighten, depth_map = (jax.jit(f, static_argnums=3) for f in (tighten, depth_map))
+voxelise = jax.jit(voxelise, static_argnums=(4, 5))
+occupancy = jax.jit(occupancy, static_argnums=3, static_argnames="linear")
+
 CAMERA = np.array([300.0, 310.0, 30.0, 28.0], np.float32)
 CORNER = np.array([10.0, 8.0], np.float32)
 

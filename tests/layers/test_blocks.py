@@ -1,5 +1,7 @@
 """Blocks of the networks against NumPy and against Linen's own layers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,20 +11,31 @@ from hpe_jax.layers.blocks import BatchNorm, BatchRenorm, Conv, Hourglass, Resid
 from hpe_jax.layers.init import init_variables
 
 
+@partial(jax.jit, static_argnums=0, static_argnames=("train", "mutable", "use_running_average"))
+def apply(module, variables, x, **options):
+    """Compiled once a shape, instead of each operation on its own."""
+    return module.apply(variables, x, **options)
+
+
+@partial(jax.jit, static_argnums=0)
+def start(module, x):
+    return module.init(jax.random.key(0), x, train=False)
+
+
 def test_batch_norm_equals_linen():
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 3, 5, 2, 6))
     ours, theirs = BatchNorm(), nn.BatchNorm(momentum=0.9, epsilon=1e-5)
-    variables = ours.init(jax.random.key(0), x, train=False)
+    variables = start(ours, x)
     params = {"scale": jnp.linspace(0.5, 2, 6), "bias": jnp.linspace(-1, 1, 6)}
     variables = {"params": params, "batch_stats": variables["batch_stats"]}
-    y, state = ours.apply(variables, x, train=True, mutable=["batch_stats"])
-    z, wanted = theirs.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+    y, state = apply(ours, variables, x, train=True, mutable="batch_stats")
+    z, wanted = apply(theirs, variables, x, use_running_average=False, mutable="batch_stats")
     np.testing.assert_allclose(y, z, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, wanted)
     later = {"params": params, **state}
     np.testing.assert_allclose(
-        ours.apply(later, x, train=False),
-        theirs.apply(later, x, use_running_average=True),
+        apply(ours, later, x, train=False),
+        apply(theirs, later, x, use_running_average=True),
         atol=1e-5,
     )
 
@@ -33,23 +46,23 @@ def test_residual_block_shortcut():
         block = ResidualBlock(width)
         variables = init_variables(block, jax.random.key(1), x, kernel_std=0, train=False)
         assert names == {n for n in variables["params"] if n.endswith("skip")}
-        assert block.apply(variables, x, train=False).shape == (2, 4, 4, 4, width)
+        assert apply(block, variables, x, train=False).shape == (2, 4, 4, 4, width)
     # With kernels of zero only the shortcut is left.
     block = ResidualBlock(3)
     variables = jax.tree.map(
         jnp.zeros_like, init_variables(block, jax.random.key(1), x, kernel_std=0, train=False)
     )
-    np.testing.assert_array_equal(block.apply(variables, x, train=False), np.maximum(x, 0))
+    np.testing.assert_array_equal(apply(block, variables, x, train=False), np.maximum(x, 0))
 
 
 def test_bfloat16_is_for_compute_only():
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 4, 3))
     block, exact = ResidualBlock(8, dtype=jnp.bfloat16), ResidualBlock(8)
     variables = init_variables(block, jax.random.key(1), x, kernel_std=0, train=False)
-    y, state = block.apply(variables, x, train=True, mutable=["batch_stats"])
+    y, state = apply(block, variables, x, train=True, mutable="batch_stats")
     assert y.dtype == jnp.bfloat16
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((variables, state)))
-    z, _ = exact.apply(variables, x, train=True, mutable=["batch_stats"])
+    z, _ = apply(exact, variables, x, train=True, mutable="batch_stats")
     assert 0 < np.abs(y.astype(np.float32) - z).max() < 0.15
 
 
@@ -61,8 +74,8 @@ def test_one_definition_for_images_and_volumes():
     assert kernel.shape == (3, 3, 3, 5)
     deep = jnp.zeros((3, *kernel.shape)).at[1].set(kernel)
     volume = jnp.broadcast_to(image[:, None], (2, 6, 8, 8, 3))
-    one = Conv(5, 3).apply(flat, image)
-    two = Conv(5, 3).apply({"params": {"kernel": deep, "bias": flat["params"]["bias"]}}, volume)
+    one = apply(Conv(5, 3), flat, image)
+    two = apply(Conv(5, 3), {"params": {"kernel": deep, "bias": flat["params"]["bias"]}}, volume)
     np.testing.assert_allclose(two, jnp.broadcast_to(one[:, None], two.shape), atol=1e-5)
 
 
@@ -71,16 +84,16 @@ def test_hourglass_keeps_extents_and_sees_everything():
         x = jax.random.normal(jax.random.key(0), (1, *extents, 4))
         net = Hourglass(4, depth=2)
         variables = init_variables(net, jax.random.key(1), x, kernel_std=0, train=False)
-        y = net.apply(variables, x, train=False)
+        y = apply(net, variables, x, train=False)
         assert y.shape == x.shape
         inner = variables["params"]["inner"]
         assert set(inner) == {"skip", "down", "middle", "up"}
         # The smallest size is one pixel: a corner of the input reaches the opposite corner.
-        moved = net.apply(variables, x.at[(0,) * (len(extents) + 1)].add(3.0), train=False)
+        moved = apply(net, variables, x.at[(0,) * (len(extents) + 1)].add(3.0), train=False)
         assert np.abs(moved - y)[(0, *(-1,) * len(extents))].max() > 0
         no = jax.tree.map(jnp.zeros_like, variables)
         # With kernels of zero only the shortcuts are left: of the skip, and of the way down.
-        plain = np.asarray(net.apply(no, x, train=False))
+        plain = np.asarray(apply(net, no, x, train=False))
         assert plain.min() >= 0 and np.isfinite(plain).all()
 
 
@@ -103,7 +116,7 @@ def test_batch_renorm_equals_the_algorithm():
     for count in (0.0, 4.0, 30.0):
         stats = {"mean": jnp.asarray(mean), "var": jnp.asarray(var), "count": jnp.asarray(count)}
         variables = {"params": params, "batch_stats": stats}
-        y, state = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+        y, state = apply(layer, variables, x, train=True, mutable="batch_stats")
         expected = slow_renorm(np.asarray(x, np.float64), mean, var, count)
         np.testing.assert_allclose(y, expected * params["scale"] + params["bias"], atol=1e-4)
         keep = min(0.99, (1 + count) / (10 + count))
@@ -113,14 +126,14 @@ def test_batch_renorm_equals_the_algorithm():
         assert state["batch_stats"]["count"] == count + 1
         # In use it is batch norm with the running statistics.
         used = (np.asarray(x) - mean) / np.sqrt(var + 1e-5) * params["scale"] + params["bias"]
-        np.testing.assert_allclose(layer.apply(variables, x, train=False), used, atol=1e-4)
+        np.testing.assert_allclose(apply(layer, variables, x, train=False), used, atol=1e-4)
 
 
 def test_batch_renorm_begins_as_batch_norm():
     x = 1 + jax.random.normal(jax.random.key(0), (4, 5, 6))
     outputs = []
     for layer in (BatchRenorm(), BatchNorm()):
-        variables = layer.init(jax.random.key(0), x, train=False)
-        y, _ = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+        variables = start(layer, x)
+        y, _ = apply(layer, variables, x, train=True, mutable="batch_stats")
         outputs.append(y)
     np.testing.assert_allclose(*outputs, atol=1e-5)

@@ -20,7 +20,7 @@ def test_spread_and_constants():
     assert abs(np.std(params["conv2"]["kernel"]) / 0.5 - 1) < 0.05
     assert not np.any(params["conv1"]["bias"]) and np.all(params["norm1"]["scale"] == 1)
     assert np.all(variables["batch_stats"]["norm1"]["var"] == 1)
-    same = block.init(jax.random.key(1), np.zeros(VOLUME.shape, np.float32), train=False)
+    same = jax.eval_shape(lambda k, x: block.init(k, x, train=False), jax.random.key(1), VOLUME)
     assert jax.tree.map(np.shape, dict(same)) == jax.tree.map(np.shape, variables)
 
 

@@ -15,6 +15,10 @@ from hpe_jax.synthetic.rasterise import rasterise
 from hpe_jax.synthetic.render import render_depth
 from hpe_jax.synthetic.surface import HAND_AND_FOREARM, hand_surface
 
+# Jitted: compiled once a shape, instead of each of their operations on its own.
+palm_points, bone_frames = jax.jit(palm_points), jax.jit(bones.bone_frames)
+posed_vertices = jax.jit(mesh.posed_vertices)
+
 PATCH = 96
 FOREARM = jnp.float32(220.0)
 REST = HandPose(
@@ -49,10 +53,11 @@ def test_base_hands_are_closed_on_the_surface_and_weighted(name):
     a, b, c = (vertices[faces[:, i]].astype(float) for i in range(3))
     assert (a * np.cross(b, c)).sum() > 0
     points = HandPoints(palm_points(hand.shape, REST.fingers, REST.thumb), jnp.eye(3), jnp.zeros(3))
-    surface = hand_surface(points, hand.shape, REST.wrist, mesh.REST_FOREARM_MM)
+    surface = jax.jit(hand_surface)(points, hand.shape, REST.wrist, mesh.REST_FOREARM_MM)
     # Vertices stand a little outside, so that the triangles between them do not lie inside.
-    off = np.asarray(signed_distance(hand.core + hand.offset, surface, HAND_AND_FOREARM))
-    middles = signed_distance(vertices[faces].mean(1), surface, HAND_AND_FOREARM)
+    off, middles = (
+        np.asarray(away(points, surface)) for points in (vertices, vertices[faces].mean(1))
+    )
     assert np.abs(off).max() < 0.8 and abs(off.mean() + middles.mean()) < 0.1
     weights = np.asarray(hand.weights)
     np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-5)
@@ -60,8 +65,13 @@ def test_base_hands_are_closed_on_the_surface_and_weighted(name):
     assert (weights.max(0) > 0.99).all()  # Every bone has skin of its own.
 
 
+@jax.jit
+def away(points, surface):
+    return signed_distance(points, surface, HAND_AND_FOREARM)
+
+
 def test_the_rest_pose_is_the_mesh(hand):
-    rest = mesh.posed_vertices(hand, hand.shape, REST, jnp.float32(mesh.REST_FOREARM_MM))
+    rest = posed_vertices(hand, hand.shape, REST, jnp.float32(mesh.REST_FOREARM_MM))
     np.testing.assert_allclose(rest, hand.core + hand.offset, atol=1e-3)
 
 
@@ -75,19 +85,19 @@ def slow_skin(vertices, weights, transforms):
 
 def test_skinning_equals_a_slow_reading(hand, sampled):
     pose = jax.tree.map(lambda x: x[0], sampled)
-    frames = bones.bone_frames(hand.shape, pose.fingers, pose.thumb, pose.wrist)
+    frames = bone_frames(hand.shape, pose.fingers, pose.thumb, pose.wrist)
     moved = np.asarray(frames @ jnp.linalg.inv(hand.rest), float)
     rest = np.asarray(hand.core + hand.offset, float)
     slow = slow_skin(rest, np.asarray(hand.weights, float), moved)
     np.testing.assert_allclose(mesh.skin(rest, hand.weights, moved), slow, atol=5e-3)
     slow = slow @ np.asarray(pose.rotation).T + np.asarray(pose.position)
-    found = mesh.posed_vertices(hand, hand.shape, pose, jnp.float32(mesh.REST_FOREARM_MM))
+    found = posed_vertices(hand, hand.shape, pose, jnp.float32(mesh.REST_FOREARM_MM))
     np.testing.assert_allclose(found, slow, atol=5e-3)
 
 
 def test_bones_are_rigid_and_begin_at_the_pivots(hand, sampled):
     pose = jax.tree.map(lambda x: x[1], sampled)
-    frames = np.asarray(bones.bone_frames(hand.shape, pose.fingers, pose.thumb, pose.wrist))
+    frames = np.asarray(bone_frames(hand.shape, pose.fingers, pose.thumb, pose.wrist))
     turns = frames[:, :3, :3]
     np.testing.assert_allclose(
         turns @ turns.transpose(0, 2, 1), np.eye(3)[None] + 0 * turns, atol=1e-5
@@ -112,7 +122,7 @@ def images(hand, shape, poses):
         camera = decimate(jnp.asarray(CAMERAS["nyu"].intrinsics), 3.0)
         corner = patch_corner(surface.centres[:32].mean(0), camera, PATCH)
         view = (corner, camera, (PATCH, PATCH))
-        vertices = mesh.posed_vertices(hand, shape, pose, FOREARM)
+        vertices = posed_vertices(hand, shape, pose, FOREARM)
         a = render_depth(surface, HAND_AND_FOREARM, *view)
         return a, rasterise(vertices, hand.faces, *view)
 
@@ -153,9 +163,7 @@ def test_stacked_hands_are_the_single_ones(sampled):
     stacked = base_hands.stacked_base_hands()
     view = (jnp.zeros(2), decimate(jnp.asarray(CAMERAS["nyu"].intrinsics), 6.0), (80, 107))
     draw = jax.jit(
-        lambda hand: rasterise(
-            mesh.posed_vertices(hand, hand.shape, pose, FOREARM), hand.faces, *view
-        )
+        lambda hand: rasterise(posed_vertices(hand, hand.shape, pose, FOREARM), hand.faces, *view)
     )
     many = jax.jit(jax.vmap(draw))(stacked)
     assert ((many > 0).sum((1, 2)) > 100).all()
@@ -167,7 +175,7 @@ def test_stacked_hands_are_the_single_ones(sampled):
 def test_thickness_and_length_change_one_thing_each(hand):
     def rest(**changes):
         shape = hand.shape._replace(**{k: jnp.asarray(v) for k, v in changes.items()})
-        return np.asarray(mesh.posed_vertices(hand, shape, REST, FOREARM))
+        return np.asarray(posed_vertices(hand, shape, REST, FOREARM))
 
     own = rest()
     tip = np.asarray(hand.weights)[:, bones.bone(2, 2)] > 0.999
@@ -189,6 +197,6 @@ def test_thickness_and_length_change_one_thing_each(hand):
 
 def test_differentiable(hand):
     slope = jax.grad(
-        lambda f: mesh.posed_vertices(hand, hand.shape, REST._replace(fingers=f), FOREARM).sum()
+        lambda f: posed_vertices(hand, hand.shape, REST._replace(fingers=f), FOREARM).sum()
     )(REST.fingers)
     assert np.isfinite(slope).all() and (np.abs(slope) > 0).any()

@@ -10,6 +10,9 @@ from hpe_jax.synthetic.rasterise import rasterise
 from hpe_jax.synthetic.render import render_depth
 from hpe_jax.synthetic.surface import SphereMesh, Topology
 
+# Jitted: compiled once a shape, instead of each of their operations on its own.
+rasterise = jax.jit(rasterise, static_argnums=4, static_argnames="window")
+
 CAMERA = np.array([60.0, 61.0, 12.0, 11.5], np.float32)
 CORNER = np.array([2.0, -1.0], np.float32)
 SIZE = (24, 26)

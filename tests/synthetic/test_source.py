@@ -2,6 +2,7 @@
 
 import functools
 
+import hands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,7 +107,7 @@ def test_test_subjects_have_shorter_or_longer_hands_than_any_in_training():
             steps = jnp.diff(jnp.concatenate([jnp.zeros((1, 3)), middle]), axis=0)
             return jnp.linalg.norm(steps, axis=-1).sum()
 
-        return np.asarray(jax.vmap(one)(keys))
+        return np.asarray(jax.jit(jax.vmap(one))(keys))
 
     test = lengths(True, "usual")
     for train in (lengths(False, "usual"), lengths(False, "wide")):
@@ -121,7 +122,7 @@ def test_wide_proportions_change_training_subjects_alone():
     keys = jax.random.split(jax.random.key(0), 2000)
 
     def ratio(held_out, proportions):
-        shape = jax.vmap(lambda k: poses.sample_shape(k, held_out, proportions))(keys)
+        shape = jax.jit(jax.vmap(lambda k: poses.sample_shape(k, held_out, proportions)))(keys)
         assert (shape.palm >= 0.8).all() and (shape.palm <= 1.2).all()
         assert (shape.fingers >= 0.8).all() and (shape.fingers <= 1.2).all()
         return np.asarray(shape.fingers[:, :4].mean(1) / shape.palm.mean(1))
@@ -133,8 +134,8 @@ def test_wide_proportions_change_training_subjects_alone():
 
     one, two = (frames(range(8), "test", **p) for p in ({}, {"proportions": "wide"}))
     np.testing.assert_array_equal(one["depth"], two["depth"])
-    hands = frames(range(8), proportions="wide", sensor=False, forearm=False)
-    assert (hands["joints"] != frames(range(8))["joints"]).any()
+    wider = frames(range(8), proportions="wide", sensor=False, forearm=False)
+    assert (wider["joints"] != frames(range(8))["joints"]).any()
 
 
 def test_unknown_proportions_are_refused():
@@ -145,7 +146,7 @@ def test_unknown_proportions_are_refused():
 
 
 def test_poses_keep_their_limits_and_do_not_intersect():
-    shape = poses.sample_shape(jax.random.key(1), held_out=False)
+    shape = hands.subject_shape(jax.random.key(1), False)
     view = poses.VIEWS["nyu"]
     keys = jax.random.split(jax.random.key(2), 400)
     pose, _, depth = jax.jit(jax.vmap(lambda k: poses.sample_hand(k, shape, view)))(keys)
@@ -161,12 +162,12 @@ def test_poses_keep_their_limits_and_do_not_intersect():
 
 
 def test_overlap_sees_two_fingers_in_one_place():
-    shape = poses.sample_shape(jax.random.key(1), held_out=False)
-    from hpe_jax.hand.kinematics import palm_points
-
-    points = palm_points(shape, jnp.zeros((4, 4)), jnp.radians(jnp.array([60.0, 0, 0, 0, 0])))
-    assert poses.overlap(shape, points) < 3.0
-    assert poses.overlap(shape, points.at[1].set(points[2])) > 10.0
+    shape = hands.subject_shape(jax.random.key(1), False)
+    thumb = np.radians(np.array([60, 0, 0, 0, 0], np.float32))
+    points = jax.jit(palm_points)(shape, np.zeros((4, 4), np.float32), thumb)
+    overlap = jax.jit(poses.overlap)
+    assert overlap(shape, points) < 3.0
+    assert overlap(shape, points.at[1].set(points[2])) > 10.0
 
 
 @pytest.mark.parametrize("dataset", ["icvl", "msra"])
@@ -238,11 +239,11 @@ def test_skinned_hands_are_the_same_hands():
 
 
 def test_skinned_hands_without_a_forearm_end_at_the_wrist():
-    hands, armed = (
+    alone, armed = (
         (frames(range(8), sensor=False, forearm=forearm, hand="skinned")["depth"] > 0).sum()
         for forearm in (False, True)
     )
-    assert armed > 1.2 * hands > 0
+    assert armed > 1.2 * alone > 0
 
 
 def test_bad_config_is_one_clear_line():
