@@ -32,7 +32,8 @@ def init_state(variables: Variables, optimizer: optax.GradientTransformation, em
         "step": jnp.zeros((), jnp.int32),
         "params": params,
         "rest": rest_of(variables),
-        "opt_state": optimizer.init(params),
+        # Jitted: once, instead of once for the shape of each leaf.
+        "opt_state": jax.jit(optimizer.init)(params),
         # A copy: the step donates the state, and one buffer cannot be donated twice.
         "ema": jax.tree.map(jnp.copy, params) if ema else {},
     }
