@@ -20,6 +20,10 @@ from hpe_jax.training import loop, stages
 from launch import check_tsdf, tsdf_pictures, tsdf_refinement
 from launch import tsdf_distances as td
 
+# Jitted: compiled once a shape, instead of each of their operations on its own.
+make_grid = jax.jit(make_grid, static_argnums=2)
+tsdf = jax.jit(tsdf, static_argnums=(4, 5))
+
 ROOT = Path(__file__).resolve().parents[1]
 RADIUS, MIDDLE = 40.0, np.array([0.0, 0.0, 600.0])
 SIZE = 20

@@ -67,16 +67,17 @@ def test_three_crops_of_one_image():
 def test_the_second_pass_looks_about_what_the_first_one_found():
     once, twice = (METHODS["centre"](config(output_std=0.5, passes=n), CENTRE) for n in (1, 2))
     batch, variables = make_batch(), once.init(jax.random.key(0))
-    first = once.predict(variables, batch)
+    predict = jax.jit(once.predict)
+    first = predict(variables, batch)
     assert np.abs(first[:, 0] - batch["centre"]).max() > 1
-    again = once.predict(variables, batch | {"centre": first[:, 0]})
-    np.testing.assert_allclose(twice.predict(variables, batch), again, atol=1e-3)
+    again = predict(variables, batch | {"centre": first[:, 0]})
+    np.testing.assert_allclose(jax.jit(twice.predict)(variables, batch), again, atol=1e-3)
 
 
 def test_running_statistics_of_batch_norm():
     method, batch = METHODS["centre"](config(batch_norm=True), CENTRE), make_batch()
     variables = method.init(jax.random.key(0))
-    state = method.loss(variables, batch, jax.random.key(0))[1][1]
+    state = jax.jit(method.loss)(variables, batch, jax.random.key(0))[1][1]
     moved = jax.tree.map(
         lambda a, b: bool(jnp.any(a != b)), variables["batch_stats"], state["batch_stats"]
     )
@@ -89,9 +90,10 @@ def test_dropout_is_for_training_only():
     method, batch = METHODS["centre"](settings, CENTRE), make_batch()
     batch = batch | {"centre": batch["joints"][:, 0]}
     variables = method.init(jax.random.key(0))
-    losses = {float(method.loss(variables, batch, jax.random.key(k))[0]) for k in range(3)}
+    loss, predict = jax.jit(method.loss), jax.jit(method.predict)
+    losses = {float(loss(variables, batch, jax.random.key(k))[0]) for k in range(3)}
     assert len(losses) == 3
-    one, two = (method.predict(variables, batch) for _ in range(2))
+    one, two = (predict(variables, batch) for _ in range(2))
     np.testing.assert_array_equal(one, two)
 
 
@@ -121,7 +123,9 @@ def test_a_refined_source_moves_the_centres_only():
     others = refine(source, CentreModel(ConfigDict(), method, jax.tree.map(np.negative, variables)))
     assert refined.files.keys() == {"data.centre_model"} and refined.files != others.files
     out = jax.jit(refined.expand)({})
-    np.testing.assert_allclose(out["centre"], method.predict(variables, batch)[:, 0], atol=1e-2)
+    np.testing.assert_allclose(
+        out["centre"], jax.jit(method.predict)(variables, batch)[:, 0], atol=1e-2
+    )
     assert np.abs(out["centre"] - batch["centre"]).max() > 1
     np.testing.assert_array_equal(out["depth"], batch["depth"])
 

@@ -17,6 +17,7 @@ from hpe_jax.methods import METHODS
 from hpe_jax.methods.dense_regression import BASELINES, PAPER, SWEEPS, DenseNet, estimate
 
 SETTINGS = dict(radius_mm=80.0, candidates=5, kernel_mm=40.0, iterations=10)
+estimate = jax.jit(estimate, static_argnums=3, static_argnames=["weighted", *SETTINGS])
 
 
 def config(**changes):
@@ -71,10 +72,9 @@ def random_maps(seed):
 
 
 def test_estimate_equals_algorithm_1():
-    jitted = jax.jit(estimate, static_argnums=3, static_argnames=list(SETTINGS))
     for seed in range(4):
         found, points, seen = random_maps(seed)
-        fast = jitted(found, points, jnp.asarray(seen), project, **SETTINGS)
+        fast = estimate(found, points, jnp.asarray(seen), project, **SETTINGS)
         slow = algorithm1(found, points, seen, project, **SETTINGS)
         np.testing.assert_allclose(fast, slow, atol=1e-3)
 
