@@ -67,7 +67,7 @@ def labels_of(subject: Subject, state: State) -> Float[Array, "J 3"]:
     return local @ state.rotation.T + state.position
 
 
-# The same of frames, states with a leading axis.
+# Of many frames: (N, J, 3) of states with a leading axis N.
 labels_of_frames = jax.jit(jax.vmap(labels_of, (None, 0)))
 
 

@@ -29,8 +29,8 @@ _PARTS = {f: ("cmc", "mcp", "ip") if f == "thumb" else ("mcp", "pip", "dip") for
 NODES = ("palm", *(f"{f}_{part}" for f in FINGERS for part in (*_PARTS[f], "tip")))
 PARENTS = (-1, *(p for i in range(5) for p in (0, *range(1 + 4 * i, 4 + 4 * i))))
 _ROOT_CHANNELS = ("Xposition", "Yposition", "Zposition", "Zrotation", "Xrotation", "Yrotation")
-_transforms = jax.jit(jax.vmap(hand_transforms, (None, 0)))
 _BONE_NODES = [i for i, name in enumerate(NODES) if not name.endswith("_tip")]
+_transforms = jax.jit(jax.vmap(hand_transforms, (None, 0)))
 
 
 def write_bvh(

@@ -31,6 +31,7 @@ MIN_JOINTS = 6
 MIN_SPREAD = 0.05
 # A joint that stays this far from the nearest pose, mm, is worth a remark.
 UNREACHABLE = 20.0
+_poses = jax.jit(jax.vmap(State.pose))
 
 
 @dataclass(frozen=True)
@@ -170,5 +171,5 @@ def _solution(
             f"out of reach: {names[worst]} is {error[i, worst]:.1f} mm from the nearest pose "
             f"found, expected at most {UNREACHABLE:g} mm"
         )
-    pose = jax.jit(jax.vmap(State.pose))(jax.tree.map(jnp.asarray, state))
+    pose = _poses(jax.tree.map(jnp.asarray, state))
     return Solution(pose, found, error, dict(sorted(problems.items())), remarks)

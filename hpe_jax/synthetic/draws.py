@@ -1,8 +1,8 @@
 """Random numbers of a frame, drawn for many keys at once.
 
-Each call of `jax.random` is a loop of its own in the compiled step: one for every number that a
-hand needs is half of what rendering takes to compile. Here the keys of a function draw together,
-and their bits become numbers as `jax.random` makes them: the same numbers, to the last bit.
+Each call of `jax.random` is a loop of its own in the compiled step: with one for every number that
+a hand needs they would be nearly half of what rendering compiles. Here the keys of a function draw
+together, and their bits become numbers as `jax.random` makes them: the same but for rounding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def bits(keys: PRNGKeyArray, width: int) -> UInt32[Array, "K {width}"]:
 def uniform(
     words: UInt32[Array, "*N"], low: ArrayLike = 0.0, high: ArrayLike = 1.0
 ) -> Float[Array, "*N"]:
-    """As `jax.random.uniform`: in [low, high), which are scalars or of the words' shape."""
+    """As `jax.random.uniform`: in [low, high), which broadcast."""
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
     unit = (words >> 9).astype(jnp.float32) * jnp.float32(2.0**-23)
     return jnp.maximum(low, unit * (high - low) + low)
