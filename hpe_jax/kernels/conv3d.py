@@ -11,12 +11,16 @@ the backend. The CPU path writes a 3-D convolution as 2-D ones, in one of three 
   are stacked into its channels and two output slices computed at once;
 * "sum": anything else, one 2-D convolution for each depth tap, summed.
 
+There the gradient by the kernel of a 2-D convolution is one of our own (`_kernel_gradient`), so
+that the CPU path can be differentiated backwards only (`jax.grad`, not `jax.jvp`).
+
 Measured forward and backward on two cores; `launch/compare_pytorch.py` repeats the whole.
 Volumes are `(B, D, H, W, C)`, kernels `(kd, kh, kw, Ci, Co)`; padding is "SAME" as in `lax`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -28,6 +32,8 @@ Path = Literal["auto", "lax", "taps", "sum", "fold_in", "winograd"]
 PATHS = ("auto", "lax", "taps", "sum", "fold_in", "winograd")
 
 FEW_CHANNELS = 4  # up to here "fold_in" is best
+# Kernels of more taps along an axis, or fewer channels (in times out), are left to XLA's gradient.
+WIDEST, THIN = 5, 512
 
 
 def conv3d(
@@ -104,7 +110,7 @@ def conv2d(
     stride: int = 1,
 ) -> Float[Array, "B h w Co"]:
     """Cross-correlate an image with a kernel, "SAME" padding."""
-    y = _conv2d(x, kernel, stride)
+    y = (_conv2d if jax.default_backend() == "cpu" else _lax2d)(x, kernel, stride)
     return y if bias is None else y + bias
 
 
@@ -144,9 +150,49 @@ def _lax(x: Array, kernel: Array, stride: int) -> Array:
     return lax.conv_general_dilated(x, kernel, (stride,) * 3, "SAME", dimension_numbers=numbers)
 
 
-def _conv2d(x: Array, kernel: Array, stride: int) -> Array:
+def _lax2d(x: Array, kernel: Array, stride: int) -> Array:
     numbers = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, (stride,) * 2, "SAME", dimension_numbers=numbers)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv2d(x: Array, kernel: Array, stride: int) -> Array:
+    """A 2-D convolution whose gradient by the kernel is quick on CPUs."""
+    return _lax2d(x, kernel, stride)
+
+
+def _conv2d_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return _lax2d(x, kernel, stride), (x, kernel)
+
+
+def _conv2d_backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    rows, columns, inputs, outputs = kernel.shape
+    if stride != 1 or max(rows, columns) > WIDEST or inputs * outputs < THIN:
+        return jax.vjp(lambda x, kernel: _lax2d(x, kernel, stride), x, kernel)[1](g)
+    by_input = jax.vjp(lambda x: _lax2d(x, kernel, 1), x)[1](g)[0]
+    return by_input, _kernel_gradient(x, g, (rows, columns))
+
+
+_conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+
+
+def _kernel_gradient(x: Array, g: Array, taps: tuple[int, int]) -> Array:
+    """For each row of taps one product of two matrices: the input moved by that row, and the
+    output's gradient moved by each of the columns. XLA's own form is a convolution with a kernel
+    as large as the image, up to three times slower."""
+    (rows, columns), inputs, outputs = taps, x.shape[-1], g.shape[-1]
+    # Moved the other way: x[w + c] g[w], summed over w, is x[w] g[w - c].
+    moved = jnp.concatenate(_moved(g, 2, columns)[::-1], -1).reshape(-1, columns * outputs)
+    products = [part.reshape(-1, inputs).T @ moved for part in _moved(x, 1, rows)]
+    return jnp.stack(products).reshape(rows, inputs, columns, outputs).swapaxes(1, 2)
+
+
+def _moved(x: Array, axis: int, taps: int) -> list[Array]:
+    """What each tap sees along an axis, zeros beyond its ends."""
+    none, size = (0, 0), x.shape[axis]
+    padded = jnp.pad(x, [(taps // 2,) * 2 if i == axis else none for i in range(x.ndim)])
+    return [lax.slice_in_dim(padded, t, t + size, axis=axis) for t in range(taps)]
 
 
 def _depth_slices(x: Array, taps: int, stride: int) -> list[Array]:

@@ -19,6 +19,10 @@ CASES = [
     ((7, 6, 5), 9, 4, (5, 3, 3), 2),
     ((4, 5, 6), 9, 4, (1, 1, 1), 1),
     ((5, 5, 6), 9, 4, (1, 1, 1), 2),
+    # Channels enough for the kernel's gradient as products of matrices.
+    ((4, 5, 6), 16, 32, (3, 3, 3), 1),
+    ((5, 4, 6), 16, 40, (3, 5, 1), 1),
+    ((3, 4, 5), 24, 24, (5, 1, 3), 1),
 ]
 
 
@@ -136,3 +140,17 @@ def test_conv2d_equals_a_loop():
         expected[0, i, j] = np.einsum("abc,abcd->d", window, kernel) + bias
     y = conv2d(*(jnp.asarray(a, jnp.float32) for a in (x, kernel, bias)))
     np.testing.assert_allclose(y, expected, atol=1e-4)
+
+
+def test_gradients_of_conv2d_equal_lax():
+    rng = np.random.default_rng(2)
+    x, kernel = (rng.normal(size=s).astype("f4") for s in ((3, 6, 5, 16), (3, 5, 16, 32)))
+    cotangent = rng.normal(size=(3, 6, 5, 32)).astype("f4")
+
+    def reference(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+    for got, want in zip(*(jax.jit(lambda c, f=f: jax.vjp(f, x, kernel)[1](c))(cotangent)
+                           for f in (conv2d, reference)), strict=True):  # fmt: skip
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
