@@ -30,9 +30,6 @@ if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))'
   exit 1
 fi
 
-# Huge pages, where Linux gives them to who asks: training on a CPU is some 8 % faster.
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
-
 python=.venv/bin/python
 if ! cmp -s requirements.txt .venv/installed-requirements.txt; then
   echo "Installing requirements.txt into .venv" >&2
