@@ -32,7 +32,8 @@ Path = Literal["auto", "lax", "taps", "sum", "fold_in", "winograd"]
 PATHS = ("auto", "lax", "taps", "sum", "fold_in", "winograd")
 
 FEW_CHANNELS = 4  # up to here "fold_in" is best
-# Kernels of more taps along an axis, or fewer channels (in times out), are left to XLA's gradient.
+# Kernels of more taps along an axis, or of fewer channels (in times out), keep XLA's gradient,
+# which is quicker for them.
 WIDEST, THIN = 5, 512
 
 
@@ -188,28 +189,18 @@ def _kernel_gradient(x: Array, g: Array, taps: tuple[int, int]) -> Array:
     return jnp.stack(products).reshape(rows, inputs, columns, outputs).swapaxes(1, 2)
 
 
-def _moved(x: Array, axis: int, taps: int) -> list[Array]:
+def _moved(x: Array, axis: int, taps: int, stride: int = 1) -> list[Array]:
     """What each tap sees along an axis, zeros beyond its ends."""
-    none, size = (0, 0), x.shape[axis]
-    padded = jnp.pad(x, [(taps // 2,) * 2 if i == axis else none for i in range(x.ndim)])
-    return [lax.slice_in_dim(padded, t, t + size, axis=axis) for t in range(taps)]
-
-
-def _depth_slices(x: Array, taps: int, stride: int) -> list[Array]:
-    """What each depth tap sees, with depth and batch merged: `taps` x (B * d, H, W, C)."""
-    batch, depth, *rest = x.shape
-    pads = lax.padtype_to_pads((depth,), (taps,), (stride,), "SAME")[0]
-    padded = jnp.pad(x, ((0, 0), pads, (0, 0), (0, 0), (0, 0)))
-    out = -(-depth // stride)
-    reach = (out - 1) * stride + 1
-    return [
-        lax.slice_in_dim(padded, d, d + reach, stride, axis=1).reshape(batch * out, *rest)
-        for d in range(taps)
-    ]
+    size = x.shape[axis]
+    pads = lax.padtype_to_pads((size,), (taps,), (stride,), "SAME")[0]
+    padded = jnp.pad(x, [pads if i == axis else (0, 0) for i in range(x.ndim)])
+    reach = (-(-size // stride) - 1) * stride + 1
+    return [lax.slice_in_dim(padded, t, t + reach, stride, axis) for t in range(taps)]
 
 
 def _sum(x: Array, kernel: Array, stride: int) -> Array:
-    slices = _depth_slices(x, kernel.shape[0], stride)
+    # Depth and batch merged: B * d images for each tap.
+    slices = [p.reshape(-1, *x.shape[2:]) for p in _moved(x, 1, kernel.shape[0], stride)]
     y = _conv2d(slices[0], kernel[0], stride)
     for part, tap in zip(slices[1:], kernel[1:], strict=True):
         y = y + _conv2d(part, tap, stride)
