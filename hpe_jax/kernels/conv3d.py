@@ -32,9 +32,9 @@ Path = Literal["auto", "lax", "taps", "sum", "fold_in", "winograd"]
 PATHS = ("auto", "lax", "taps", "sum", "fold_in", "winograd")
 
 FEW_CHANNELS = 4  # up to here "fold_in" is best
-# Kernels of more taps along an axis, or of fewer channels (in times out), keep XLA's gradient,
-# which is quicker for them.
-WIDEST, THIN = 5, 512
+# XLA's gradient by a kernel is quicker for fewer channels or fewer multiplications; ours takes
+# so many bytes of the output's gradient at a time, which stay in the processor's cache.
+FEWEST, SMALL, PIECE = 4, 50_000_000, 8 << 20
 
 
 def conv3d(
@@ -168,25 +168,37 @@ def _conv2d_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[
 
 def _conv2d_backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    rows, columns, inputs, outputs = kernel.shape
-    if stride != 1 or max(rows, columns) > WIDEST or inputs * outputs < THIN:
+    small = min(kernel.shape[2:]) < FEWEST or x.size // x.shape[-1] * kernel.size < SMALL
+    if stride != 1 or small:
         return jax.vjp(lambda x, kernel: _lax2d(x, kernel, stride), x, kernel)[1](g)
     by_input = jax.vjp(lambda x: _lax2d(x, kernel, 1), x)[1](g)[0]
-    return by_input, _kernel_gradient(x, g, (rows, columns))
+    return by_input, _kernel_gradient(x, g, kernel.shape[:2]).astype(kernel.dtype)
 
 
 _conv2d.defvjp(_conv2d_forward, _conv2d_backward)
 
 
-def _kernel_gradient(x: Array, g: Array, taps: tuple[int, int]) -> Array:
+def _kernel_gradient(x: Array, g: Array, taps: tuple[int, ...]) -> Array:
     """For each row of taps one product of two matrices: the input moved by that row, and the
     output's gradient moved by each of the columns. XLA's own form is a convolution with a kernel
-    as large as the image, up to three times slower."""
+    as large as the image, up to four times slower."""
     (rows, columns), inputs, outputs = taps, x.shape[-1], g.shape[-1]
-    # Moved the other way: x[w + c] g[w], summed over w, is x[w] g[w - c].
-    moved = jnp.concatenate(_moved(g, 2, columns)[::-1], -1).reshape(-1, columns * outputs)
-    products = [part.reshape(-1, inputs).T @ moved for part in _moved(x, 1, rows)]
-    return jnp.stack(products).reshape(rows, inputs, columns, outputs).swapaxes(1, 2)
+    precise = jnp.promote_types(x.dtype, jnp.float32)
+
+    def piece(total: Array, xg: tuple[Array, ...]) -> tuple[Array, None]:
+        x, g = xg
+        # Moved the other way: x[w + c] g[w], summed over w, is x[w] g[w - c].
+        moved = jnp.concatenate(_moved(g, 2, columns)[::-1], -1).reshape(-1, columns * outputs)
+        parts = [part.reshape(-1, inputs) for part in _moved(x, 1, rows)]
+        products = [jnp.matmul(p.T, moved, preferred_element_type=precise) for p in parts]
+        return total + jnp.stack(products), None
+
+    images = len(x)
+    most = max(2, PIECE * images // (columns * g.nbytes))
+    count = next(n for n in range(min(most, images), 0, -1) if images % n == 0)
+    split = tuple(a.reshape(-1, count, *a.shape[1:]) for a in (x, g))
+    total = lax.scan(piece, jnp.zeros((rows, inputs, columns * outputs), precise), split)[0]
+    return total.reshape(rows, inputs, columns, outputs).swapaxes(1, 2)
 
 
 def _moved(x: Array, axis: int, taps: int, stride: int = 1) -> list[Array]:

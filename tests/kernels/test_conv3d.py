@@ -19,11 +19,16 @@ CASES = [
     ((7, 6, 5), 9, 4, (5, 3, 3), 2),
     ((4, 5, 6), 9, 4, (1, 1, 1), 1),
     ((5, 5, 6), 9, 4, (1, 1, 1), 2),
-    # Channels enough for the kernel's gradient as products of matrices.
-    ((4, 5, 6), 16, 32, (3, 3, 3), 1),
     ((5, 4, 6), 16, 40, (3, 5, 1), 1),
     ((3, 4, 5), 24, 24, (5, 1, 3), 1),
 ]
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """The kernel's gradient as products of matrices, two images at a time, though all is small."""
+    monkeypatch.setattr("hpe_jax.kernels.conv3d.SMALL", 0)
+    monkeypatch.setattr("hpe_jax.kernels.conv3d.PIECE", 1)
 
 
 def data(extents, inputs, outputs, size):
@@ -42,6 +47,7 @@ def paths(size, stride):
 
 
 @pytest.mark.parametrize(("extents", "inputs", "outputs", "size", "stride"), CASES)
+@pytest.mark.usefixtures("products")
 def test_paths_equal_lax(extents, inputs, outputs, size, stride):
     args = data(extents, inputs, outputs, size)
     expected = conv3d(*args, stride=stride, path="lax")
@@ -142,15 +148,34 @@ def test_conv2d_equals_a_loop():
     np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
-def test_gradients_of_conv2d_equal_lax():
+@pytest.mark.parametrize("images", [4, 3])
+@pytest.mark.usefixtures("products")
+def test_gradients_of_conv2d_equal_lax(images):
     rng = np.random.default_rng(2)
-    x, kernel = (rng.normal(size=s).astype("f4") for s in ((3, 6, 5, 16), (3, 5, 16, 32)))
-    cotangent = rng.normal(size=(3, 6, 5, 32)).astype("f4")
+    x, kernel = (rng.normal(size=s).astype("f4") for s in ((images, 6, 5, 16), (3, 5, 16, 32)))
+    cotangent = rng.normal(size=(images, 6, 5, 32)).astype("f4")
 
     def reference(x, kernel):
         numbers = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
 
-    for got, want in zip(*(jax.jit(lambda c, f=f: jax.vjp(f, x, kernel)[1](c))(cotangent)
-                           for f in (conv2d, reference)), strict=True):  # fmt: skip
+    def gradients(f, *args):
+        return jax.jit(lambda x, kernel, c: jax.vjp(f, x, kernel)[1](c))(*args)
+
+    wanted = gradients(reference, x, kernel, cotangent)
+    for got, want in zip(gradients(conv2d, x, kernel, cotangent), wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+    # Half precision sums in single precision: as far off as one rounding of its factors.
+    half = (jnp.asarray(a, jnp.bfloat16) for a in (x, kernel, cotangent))
+    for got, want in zip(gradients(conv2d, *half), wanted, strict=True):
+        assert got.dtype == jnp.bfloat16
+        np.testing.assert_allclose(got.astype("f4"), want, atol=0.01 * np.abs(want).max())
+
+
+def test_small_convolutions_keep_the_gradient_of_lax():
+    x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
+
+    def program(x):
+        return jax.jit(jax.grad(lambda k: conv2d(x, k).sum())).lower(kernel).as_text()
+
+    assert "while" not in program(x) and "while" in program(jnp.ones((64, 64, 64, 16)))
