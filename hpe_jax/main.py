@@ -15,6 +15,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from hpe_jax.command import config_problem, fail
+from hpe_jax.process import huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, FILE[:VARIANT]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run, made if absent")
@@ -35,11 +36,10 @@ def main(argv: list[str]) -> int:
     from jax.errors import JaxRuntimeError
 
     from hpe_jax.errors import InputError, TrainingError, one_line
-    from hpe_jax.process import keep_memory, use_cache
+    from hpe_jax.process import use_cache
     from hpe_jax.training import stages
 
     use_cache()
-    keep_memory()
     try:
         stages.run(_CONFIG.value, str(_WORKDIR.value))
     except (InputError, TrainingError, OSError) as error:
@@ -55,4 +55,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    huge_pages()
     sys.exit(main(sys.argv))

@@ -43,6 +43,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from hpe_jax.command import config_problem, fail
+from hpe_jax.process import huge_pages
 
 if TYPE_CHECKING:
     from hpe_jax.datasets.made import Recipe
@@ -75,10 +76,9 @@ def main(argv: list[str]) -> int:
     # After the flags, so that --help and slips of the pen answer at once.
     logging.set_verbosity(logging.FATAL)
     from hpe_jax.errors import InputError, one_line
-    from hpe_jax.process import keep_memory, use_cache
+    from hpe_jax.process import use_cache
 
     use_cache()
-    keep_memory()
     try:
         make(options)
     except (InputError, OSError) as error:
@@ -206,4 +206,5 @@ def _watch(out: Path, recipe: Recipe, rate: Rate, log: Log) -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    huge_pages()
     sys.exit(main(sys.argv))
