@@ -44,7 +44,7 @@ def faults(mode, tunables):
     reason="no huge pages for those who ask",
 )
 def test_arrays_lie_in_huge_pages():
-    """Both start again with their arguments; only what the caller has set is not changed."""
+    """A command starts again with its arguments; what the caller has set is left alone."""
     assert faults("huge", "") < 1000 < faults("plain", "")
     assert faults("huge", "glibc.malloc.perturb=0") < 1000
     assert faults("huge", "glibc.malloc.hugetlb=0") > 1000
