@@ -13,6 +13,9 @@ from absl import flags
 
 from hpe_jax.errors import InputError, one_line
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
 
 def run_command(
     argv: list[str],
@@ -22,7 +25,7 @@ def run_command(
     help_text: str,
     instead: str,
 ) -> int:
-    """Exit status of a command: 0, or 2 and one line on stderr for bad input.
+    """Exit status of a command: 0, or one line on stderr and 2 for bad input, 130 for Ctrl-C.
 
     Args:
       argv: the command line, program name first.
@@ -40,8 +43,9 @@ def run_command(
             raise InputError(f"{rest[0]}: unexpected, {instead}")
         run(given)
     except (InputError, OSError, flags.Error) as error:
-        print("error: " + one_line(error), file=sys.stderr)
-        return 2
+        return fail(one_line(error))
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)
     return 0
 
 
@@ -106,7 +110,7 @@ def _of_stages(error: Exception, argv: list[str]) -> str:
     return f"; of stages, expected --config.stages.STAGE.KEY, STAGE {' or '.join(config.order)}"
 
 
-def fail(message: str) -> int:
-    """Print one line on stderr; the exit status of bad input."""
+def fail(message: str, status: int = 2) -> int:
+    """Print one line on stderr; `status`, by default that of bad input."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    return 2
+    return status

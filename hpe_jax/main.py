@@ -14,7 +14,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from hpe_jax.command import config_problem, fail
+from hpe_jax.command import INTERRUPTED, config_problem, fail
 from hpe_jax.process import huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, FILE[:VARIANT]")
@@ -30,15 +30,22 @@ def main(argv: list[str]) -> int:
     if problem:
         return fail(problem)
 
-    # After the flags, so that --help and slips of the pen answer at once.
-    # A failed save ends in one clear line here; the checkpointer would log a traceback for it.
-    logging.set_verbosity(logging.FATAL)
+    try:
+        return _run()
+    except KeyboardInterrupt:  # Before training, which saves and ends by itself.
+        return fail(f"{_WORKDIR.value}: interrupted, the same command continues", INTERRUPTED)
+
+
+def _run() -> int:
+    # Imported late, so that --help and slips of the pen answer at once.
     from jax.errors import JaxRuntimeError
 
     from hpe_jax.errors import InputError, TrainingError, one_line
     from hpe_jax.process import use_cache
     from hpe_jax.training import stages
 
+    # A failed save ends in one clear line here; the checkpointer would log a traceback for it.
+    logging.set_verbosity(logging.FATAL)
     use_cache()
     try:
         stages.run(_CONFIG.value, str(_WORKDIR.value))

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 from ml_collections import config_flags
 
-from hpe_jax.command import config_problem, fail
+from hpe_jax.command import INTERRUPTED, config_problem, fail
 from hpe_jax.process import huge_pages
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     except (InputError, OSError) as error:
         return fail(one_line(error))
     except KeyboardInterrupt:
-        return fail(f"{_OUT.value}: interrupted, the same command continues")
+        return fail(f"{_OUT.value}: interrupted, the same command continues", INTERRUPTED)
     return 0
 
 

@@ -87,6 +87,18 @@ def test_want_of_memory_is_one_line_and_other_faults_of_the_device_are_not(tmp_p
     assert errors[1][0] == 1 and "JaxRuntimeError: INTERNAL" in errors[1][1]
 
 
+def test_ctrl_c_before_training_is_one_line(tmp_path):
+    program = (
+        "import sys; from hpe_jax import main; from hpe_jax.training import stages\n"
+        "def run(*_): raise KeyboardInterrupt\n"
+        "stages.run = run; sys.exit(main.main(sys.argv))"
+    )
+    command = [sys.executable, "-c", program, CONFIG, f"--workdir={tmp_path}"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    expected = f"error: {tmp_path}: interrupted, the same command continues\n"
+    assert (ran.returncode, ran.stderr) == (130, expected)
+
+
 def test_variants_differ_as_documented():
     paper, quick, subvoxel = (get_config(v) for v in ("", "quick", "subvoxel"))
     assert (paper.method.input, paper.method.canvas, paper.method.sigma) == (88, 96, 1.7)

@@ -416,6 +416,15 @@ def test_bad_arguments(toy, workdir, recording, tmp_path, capsys):
     assert not out.exists()
 
 
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "_run", interrupted)
+    assert main(["predict"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
 def test_help_needs_no_accelerator():
     root = Path(__file__).resolve().parents[1]
     code = (
