@@ -74,6 +74,7 @@ def predict_frames(
     from hpe_jax.datasets.depth_io import read_depth
     from hpe_jax.datasets.patches import outside_frame
     from hpe_jax.errors import InputError
+    from hpe_jax.progress import Rate, Status
     from hpe_jax.recording import Writer
 
     hands = ("right", "left") if hand == "auto" else (hand,)
@@ -81,6 +82,7 @@ def predict_frames(
     shares: dict[str, float] = {}
     writer, size, warm = Writer(out, predictor.skeleton), None, False
     unreadable, failed, seconds = 0, None, 0.0
+    status, rate = Status(), Rate(len(frames))
 
     def decide() -> None:
         nonlocal hands
@@ -98,7 +100,15 @@ def predict_frames(
         if sum(any(each.values()) for _, each in undecided) == DECIDE_AFTER:
             decide()
 
+    def skip(why: InputError) -> None:
+        nonlocal unreadable
+        unreadable += 1
+        status.clear()
+        print(f"skipped: {why}", file=sys.stderr)
+
     for i, path in enumerate(frames):
+        if warm:
+            status.show(rate.text(i))
         begun = time.perf_counter()
         try:
             depth = read_depth(path, depth_unit=depth_unit, size=size)
@@ -106,8 +116,7 @@ def predict_frames(
             if not skip_unreadable:
                 failed = error
                 break
-            unreadable += 1
-            print(f"skipped: {error}", file=sys.stderr)
+            skip(error)
             keep(path.name, dict.fromkeys(hands))
             continue
         seconds += time.perf_counter() - begun
@@ -136,8 +145,7 @@ def predict_frames(
             if not skip_unreadable:
                 failed = empty
                 break
-            unreadable += 1
-            print(f"skipped: {empty}", file=sys.stderr)
+            skip(empty)
         seconds += sum(p.latency_ms for p in found.values() if p is not None) / 1000
         if (seen := found[hands[0]]) is not None:  # Both hands are drawn on the same square.
             found = {h: p and replace(p, view=seen.view) for h, p in found.items()}
@@ -145,6 +153,7 @@ def predict_frames(
             writer.open()
         keep(path.name, found)
 
+    status.clear()
     if not writer.opened:
         what = "could be read" if unreadable == len(frames) else "shows a hand"
         raise failed or InputError(

@@ -121,7 +121,9 @@ def convert(
     from hpe_jax.hand.motion import write_bvh
     from hpe_jax.hand.solve import frames_to_poses
     from hpe_jax.hand.subject import measure
+    from hpe_jax.progress import Rate, Status
 
+    status = Status()
     kept: dict[str, list[np.ndarray]] = {}
     summary: dict = {"skeleton": skeleton, "solver": solver, "axes": axes, "frames": 0, "parts": {}}
     lines: list[str] = []
@@ -130,15 +132,13 @@ def convert(
         summary["frames"] += len(these)
         first = where.start or 0
         subject = measure(these, skeleton, axes=axes)
-        begun = time.monotonic()
+        begun, rate = time.monotonic(), Rate(len(these))
 
-        def progress(done: int, name: str = name, total: int = len(these)) -> None:
-            if sys.stdout.isatty() or done == total:
-                rate = done / max(time.monotonic() - begun, 1e-9)  # noqa: B023
-                end = "\n" if done == total else "\r"
-                print(f"{name}: {done:,} of {total:,} frames, {rate:.0f} a second", end=end)
+        def progress(done: int, name: str = name, rate: Rate = rate) -> None:
+            status.show(f"{name}: {rate.text(done)}")
 
         solution = frames_to_poses(subject, these, skeleton, solver=solver, progress=progress)
+        status.line(f"{name}: {rate.text(len(these))}")
         seconds = time.monotonic() - begun
         for i, why in sorted({**solution.problems, **solution.remarks}.items()):
             lines.append(f"frame {first + i}: {why}")

@@ -34,7 +34,6 @@ import contextlib
 import functools
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +46,7 @@ from hpe_jax.process import huge_pages
 
 if TYPE_CHECKING:
     from hpe_jax.datasets.made import Recipe
+    from hpe_jax.progress import Rate
     from hpe_jax.training.console import Log
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, FILE[:VARIANT]")
@@ -92,6 +92,7 @@ def make(options: list[str]) -> None:
     """What the flags ask for; `options` are Beam's."""
     from hpe_jax.datasets import making
     from hpe_jax.errors import InputError
+    from hpe_jax.progress import Rate
     from hpe_jax.training.console import Log
 
     config, out = _CONFIG.value, Path(_OUT.value)
@@ -127,26 +128,6 @@ def make(options: list[str]) -> None:
             f"whole: {recipe.frames:,} frames, {size / 1e6:,.1f} MB, "
             f"{size / recipe.frames:,.0f} bytes a frame"
         )
-
-
-class Rate:
-    """Frames done, how fast since the first look (compiling comes before), and how long yet."""
-
-    def __init__(self, frames: int, done: int) -> None:
-        self.frames, self.done = frames, done
-        self._first: tuple[int, float] | None = None
-
-    def text(self, more: int = 0) -> str:
-        """In words; `more` frames are done beside those that are counted."""
-        from hpe_jax.training.progress import time_left
-
-        done, now = self.done + more, time.monotonic()
-        text = f"{done:,}/{self.frames:,} frames"
-        first, begun = self._first = self._first or (done, now)
-        if done == first:
-            return text
-        rate = (done - first) / max(now - begun, 1e-9)
-        return f"{text}, {rate:.1f} frames/s, {time_left((self.frames - done) / rate)}"
 
 
 def make_by_beam(out: Path, recipe: Recipe, todo: list[int], options: list[str]) -> None:

@@ -30,11 +30,11 @@ from hpe_jax.hand.kinematics import (
 from hpe_jax.hand.solve import frames_to_poses
 from hpe_jax.hand.subject import template
 from hpe_jax.kernels.localise import segment_hand
+from hpe_jax.progress import time_left
 from hpe_jax.synthetic.distance import signed_distance
 from hpe_jax.synthetic.poses import WRIST_LIMITS
 from hpe_jax.synthetic.sensor import around
 from hpe_jax.synthetic.surface import HAND, HAND_AND_FOREARM, SphereMesh, hand_surface
-from hpe_jax.training.progress import time_left
 
 POINTS = 600  # readings of a frame that the surface is fitted to
 EDGE = 208  # pixels of the square about the hand that is looked at

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from hpe_jax.datasets import make_source
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.errors import InputError, one_line
 from hpe_jax.frames import Source
+from hpe_jax.progress import Rate, Status
 from hpe_jax.training.sources import CentreModel, load_centre_model
 
 BATCH = 64
@@ -73,17 +73,15 @@ def find(model: CentreModel, source: Source) -> Float[np.ndarray, "N 3"]:
     """Centres (mm) in all frames of a split; NaN where a frame shows no hand."""
     step = jax.jit(lambda loaded: model.centres(source.expand(loaded)))
     centres = np.full((source.size or 0, 3), np.nan, np.float32)
-    begun = time.monotonic()
+    status, rate = Status(), Rate(len(centres))
     for start in range(0, len(centres), BATCH):
         rows = np.arange(start, min(start + BATCH, len(centres)))
         usable, loaded = _load(source, rows)
         if len(usable):
             centres[usable] = jax.device_get(step(loaded))[: len(usable)]
-        done = rows[-1] + 1
-        if sys.stdout.isatty() or done == len(centres):
-            rate = done / max(time.monotonic() - begun, 1e-9)
-            end = "\n" if done == len(centres) else "\r"
-            print(f"{done:,} of {len(centres):,} frames, {rate:.0f} a second", end=end, flush=True)
+        rate.done += len(rows)
+        status.show(rate.text())
+    status.line(rate.text())
     return centres
 
 

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from hpe_jax import methods, predict
+from hpe_jax import methods, predict, progress
 from hpe_jax.camera import NYU, mirror_x, xyz_to_uvd
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.patches import find_hand
@@ -208,6 +208,13 @@ def test_command(toy, workdir, recording, tmp_path, capsys):
     with Image.open(out / "animation.gif") as gif:
         assert gif.n_frames == 3
     assert "1 of 4 frames show no hand" in capsys.readouterr().out
+
+
+def test_long_recordings_show_progress(toy, workdir, recording, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY_LINE_S", 0.0)
+    assert command(workdir, recording[0], tmp_path / "out", FLAG) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "/4 frames" in line]
+    assert told[0] == "1/4 frames" and told[-1].startswith("3/4 frames, ")
 
 
 def test_single_frame_has_no_animation(toy, workdir, recording, tmp_path):

@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,12 +20,13 @@ from tensorboardX import SummaryWriter
 
 from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import InputError, naming
+from hpe_jax.progress import Status
 
 log = logging.getLogger(__name__)
 
 
 class Log:
-    """Plain lines into `log.txt` and to the terminal; a moving status line on terminals only.
+    """Plain lines into `log.txt` and to standard output, progress as `progress.Status` has it.
 
     Warnings that the library logs meanwhile, such as skipped frames, become lines too. While it
     is open no other process can open the same one.
@@ -47,8 +47,7 @@ class Log:
             ) from error
         except OSError:
             pass  # Some network file systems have no locks.
-        self._terminal = sys.stdout.isatty()
-        self._shown = 0.0
+        self._status = Status(self.line)
         self._warnings = logging.Handler(logging.WARNING)
         self._warnings.emit = (  # type: ignore[method-assign]
             lambda record: self.line(f"warning: {record.getMessage()}")
@@ -60,6 +59,7 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("hpe_jax").removeHandler(self._warnings)
+        self._status.clear()
         with contextlib.suppress(OSError):  # `line` has raised it already.
             self._file.close()
 
@@ -67,13 +67,11 @@ class Log:
         """A line that stays."""
         with naming(self._path):
             self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        print(("\r\x1b[K" if self._terminal else "") + text, flush=True)
+        self._status.line(text)
 
     def status(self, text: str) -> None:
-        """A line that the next one replaces, at most five a second."""
-        if self._terminal and time.monotonic() - self._shown > 0.2:
-            self._shown = time.monotonic()
-            print(f"\r\x1b[K{text}", end="", flush=True)
+        """How far the work is (`progress.Status.show`)."""
+        self._status.show(text)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,20 @@ from jaxtyping import Bool, Float
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.methods.base import Method, Variables
+from hpe_jax.progress import Rate
 from hpe_jax.training.step import make_predict_step, replicated, spread, to_devices
 
 PICTURES = 16
 """Frames whose depth is kept for pictures, evenly spaced over the split."""
 
 PICTURED = ("depth", "corner", "camera")
+
+Tell = Callable[[str], None]
+"""Hears, after every batch, how far the work is."""
+
+
+def silent(text: str) -> None:
+    """A `Tell` for those who need not know."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +62,15 @@ class Split:
         self._batch = -(-batch // mesh.size) * mesh.size
         self.frames = min(frames, source.size) if frames else source.size
 
-    def __iter__(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    def batches(self, tell: Tell) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """`(start, count, data)`: beyond `count` the last batch repeats its last frame."""
+        rate = Rate(self.frames)
         for start in range(0, self.frames, self._batch):
             indices = np.minimum(np.arange(start, start + self._batch), self.frames - 1)
             count = min(self._batch, self.frames - start)
             yield start, count, to_devices(self._source.load(indices), self._mesh)
+            rate.done += count
+            tell(f"{self._source.split} split, {rate.text()}")
 
 
 class Evaluator:
@@ -72,12 +83,12 @@ class Evaluator:
         self._mesh = mesh
         self._step = make_predict_step(method, source, mesh)
 
-    def __call__(self, variables: Variables) -> Evaluation:
+    def __call__(self, variables: Variables, tell: Tell = silent) -> Evaluation:
         variables = jax.device_put(variables, replicated(self._mesh))
         shown = np.unique(np.linspace(0, self._split.frames - 1, PICTURES).astype(np.int64))
         columns: dict[str, list[np.ndarray]] = {k: [] for k in ("pred", "true", "valid", "centre")}
         pictures: dict[str, list[np.ndarray]] = {k: [] for k in PICTURED}
-        for start, count, data in self._split:
+        for start, count, data in self._split.batches(tell):
             pred, batch = self._step(variables, data)
             row = {
                 "pred": pred,
@@ -120,10 +131,10 @@ class Measurer:
             out_shardings=spread(mesh),
         )
 
-    def __call__(self, variables: Variables) -> dict[str, float]:
+    def __call__(self, variables: Variables, tell: Tell = silent) -> dict[str, float]:
         variables = jax.device_put(variables, replicated(self._mesh))
         columns: dict[str, list[np.ndarray]] = {}
-        for _, count, data in self._split:
+        for _, count, data in self._split.batches(tell):
             for name, values in jax.device_get(self._step(variables, data)).items():
                 columns.setdefault(name, []).append(values[:count])
         return {name: float(np.concatenate(parts).mean()) for name, parts in columns.items()}

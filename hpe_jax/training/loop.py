@@ -180,9 +180,9 @@ def train(
 
         def look(done: int) -> None:
             if isinstance(tester, Measurer):
-                board.scalars(done, tester(eval_variables(state)), "test")
+                board.scalars(done, tester(eval_variables(state), log.status), "test")
                 return
-            evaluation = tester(eval_variables(state))
+            evaluation = tester(eval_variables(state), log.status)
             figures = score(evaluation, test_source)
             history.add({"step": done, "test_error_mm": figures["mean_error_mm"]})
             log.line(f"step {done:,}: test error {figures['mean_error_mm']:.2f} mm")
@@ -246,13 +246,13 @@ def train(
             **({"estimates": "xy"} if method.flat else {}),
         }
         if isinstance(tester, Measurer):
-            figures = tester(eval_variables(state))
+            figures = tester(eval_variables(state), log.status)
             board.scalars(steps, figures, "test")
             text = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
             log.line(f"{test_source.name} {test_source.split}: {text}")
             about = {"frames": tester.frames, **extra}
             return write_figures(workdir, figures, test_source, about)
-        evaluation = tester(eval_variables(state))
+        evaluation = tester(eval_variables(state), log.status)
         metrics = write_results(workdir, evaluation, test_source, history.rows, extra)
         if not (workdir / "groundtruth.txt").is_file():
             log.line("no groundtruth.txt: some joints of the test split are not labelled")

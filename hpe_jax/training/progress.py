@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from hpe_jax.errors import TrainingError
+from hpe_jax.progress import time_left
 
 
 class Window:
@@ -47,12 +48,6 @@ class Window:
     def to_json(self) -> dict[str, Any]:
         """The arguments with which to make it again."""
         return {"count": self._count, "sums": self._sums}
-
-
-def time_left(seconds: float) -> str:
-    """As "H:MM:SS left"."""
-    left = int(seconds)
-    return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
 
 
 class Clock:

@@ -24,7 +24,9 @@ METHOD = toy.make_method()
 def test_every_frame_once_in_order(batch):
     source = toy.make_source("test", 37)
     variables = METHOD.init(jax.random.key(0))
-    result = Evaluator(METHOD, source, make_mesh(), batch=batch)(variables)
+    told = []
+    result = Evaluator(METHOD, source, make_mesh(), batch=batch)(variables, told.append)
+    assert len(told) == -(-37 // batch) and told[-1].startswith("test split, 37/37 frames")
     whole = source.expand(source.load(np.arange(37)))
     np.testing.assert_allclose(result.true, whole["joints"], atol=1e-3)
     np.testing.assert_allclose(result.pred, METHOD.predict(variables, whole), atol=1e-3)
