@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from hpe_jax.errors import InputError
 
@@ -34,3 +35,16 @@ def parse_camera(values: list[str], *, negative_fy: bool = False) -> Camera:
             "writes fy negative is given with its absolute value"
         )
     return fx, fy, cx, cy
+
+
+def doubt(camera: Sequence[float], pixels: tuple[int, int]) -> str | None:
+    """What is odd about fx, fy, cx, cy for frames of (height, width), if anything."""
+    (fx, fy, cx, cy), (height, width) = camera, pixels
+    centred = width / 4 < cx < 3 * width / 4 and height / 4 < cy < 3 * height / 4
+    if centred and width / 4 < min(fx, fy) and max(fx, fy) < 1.25 * min(fx, fy):
+        return None
+    numbers = ",".join(f"{c:g}" for c in camera)
+    return (
+        f"--camera={numbers} is odd for {width} x {height} pixels, is it fx,fy,cx,cy in pixels of "
+        "these frames?"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -12,9 +13,6 @@ from pathlib import Path
 from absl import flags
 
 from hpe_jax.errors import InputError, one_line
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 
 def run_command(
@@ -25,7 +23,7 @@ def run_command(
     help_text: str,
     instead: str,
 ) -> int:
-    """Exit status of a command: 0, or one line on stderr and 2 for bad input, 130 for Ctrl-C.
+    """Exit status of a command: 0, or 2 and one line on stderr for bad input.
 
     Args:
       argv: the command line, program name first.
@@ -44,8 +42,8 @@ def run_command(
         run(given)
     except (InputError, OSError, flags.Error) as error:
         return fail(one_line(error))
-    except KeyboardInterrupt:
-        return fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return interrupted(str(error) or "interrupted")
     return 0
 
 
@@ -110,7 +108,16 @@ def _of_stages(error: Exception, argv: list[str]) -> str:
     return f"; of stages, expected --config.stages.STAGE.KEY, STAGE {' or '.join(config.order)}"
 
 
-def fail(message: str, status: int = 2) -> int:
-    """Print one line on stderr; `status`, by default that of bad input."""
+def fail(message: str) -> int:
+    """Print one line on stderr; the exit status of bad input."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    return status
+    return 2
+
+
+def interrupted(message: str) -> int:
+    """Print one line on stderr and end the process by Ctrl-C's signal: a shell's loop ends, too."""
+    fail(message)
+    sys.stdout.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
+    return 130  # Not reached.

@@ -14,7 +14,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from hpe_jax.command import INTERRUPTED, config_problem, fail
+from hpe_jax.command import config_problem, fail, interrupted
 from hpe_jax.process import huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, FILE[:VARIANT]")
@@ -32,8 +32,8 @@ def main(argv: list[str]) -> int:
 
     try:
         return _run()
-    except KeyboardInterrupt:  # Before training, which saves and ends by itself.
-        return fail(f"{_WORKDIR.value}: interrupted, the same command continues", INTERRUPTED)
+    except KeyboardInterrupt:
+        return interrupted(f"{_WORKDIR.value}: interrupted, the same command continues")
 
 
 def _run() -> int:

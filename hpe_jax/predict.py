@@ -68,6 +68,7 @@ def predict_frames(
       InputError: a frame is unreadable or its unit of depth is wrong, or a centre lies outside
         its frame or where nothing was read; or not a single frame shows a hand. Where none did
         nothing has been written.
+      KeyboardInterrupt: Ctrl-C, after what was predicted before it has been written.
     """
     import numpy as np
 
@@ -80,8 +81,9 @@ def predict_frames(
     hands = ("right", "left") if hand == "auto" else (hand,)
     undecided: list[tuple[str, dict[str, Prediction | None]]] = []
     shares: dict[str, float] = {}
-    writer, size, warm = Writer(out, predictor.skeleton), None, False
-    unreadable, failed, seconds = 0, None, 0.0
+    writer, warm = Writer(out, predictor.skeleton), False
+    size: tuple[int, int] | None = None
+    unreadable, seconds = 0, 0.0
     status, rate = Status(), Rate(len(frames))
 
     def decide() -> None:
@@ -106,45 +108,41 @@ def predict_frames(
         status.clear()
         print(f"skipped: {why}", file=sys.stderr)
 
-    for i, path in enumerate(frames):
-        if warm:
-            status.show(rate.text(i))
+    def look(i: int, path: Path) -> None:
+        nonlocal size, warm, seconds
         begun = time.perf_counter()
         try:
             depth = read_depth(path, depth_unit=depth_unit, size=size)
         except InputError as error:
             if not skip_unreadable:
-                failed = error
-                break
+                raise
             skip(error)
             keep(path.name, dict.fromkeys(hands))
-            continue
+            return
         seconds += time.perf_counter() - begun
         size = depth.shape
         centre = None if centres is None else centres[i]
         if centre is not None and np.isnan(centre).any():
             keep(path.name, dict.fromkeys(hands))
-            continue
+            return
         if centre is not None and outside_frame(centre, camera, depth.shape):
             where = np.round(centre).tolist()
-            failed = InputError(f"{path}: its centre {where} mm is outside the frame")
-            break
+            raise InputError(f"{path}: its centre {where} mm is outside the frame")
         how: dict[str, Any] = {"centre": centre, "passes": passes}
         try:
             if not warm:  # Compiles, which no frame's latency should contain.
                 warm = predictor(depth, camera, hand=hands[0], **how) is not None
             found = {h: predictor(depth, camera, hand=h, **how) for h in hands}
         except InputError as error:
-            failed = InputError(f"{path}: {error}; --depth_unit says how many mm a count is")
-            break
+            unit = "--depth_unit says how many mm a count is"
+            raise InputError(f"{path}: {error}; {unit}") from error
         if centre is not None and not any(found.values()):
             empty = InputError(
                 f"{path}: no reading in the cube of {predictor.cube_mm:g} mm about its centre "
                 f"{np.round(centre).tolist()} mm"
             )
             if not skip_unreadable:
-                failed = empty
-                break
+                raise empty
             skip(empty)
         seconds += sum(p.latency_ms for p in found.values() if p is not None) / 1000
         if (seen := found[hands[0]]) is not None:  # Both hands are drawn on the same square.
@@ -153,10 +151,18 @@ def predict_frames(
             writer.open()
         keep(path.name, found)
 
+    stopped: InputError | KeyboardInterrupt | None = None
+    try:
+        for i, path in enumerate(frames):
+            if warm:
+                status.show(rate.text(i))
+            look(i, path)
+    except (InputError, KeyboardInterrupt) as error:
+        stopped = error
     status.clear()
     if not writer.opened:
         what = "could be read" if unreadable == len(frames) else "shows a hand"
-        raise failed or InputError(
+        raise stopped or InputError(
             f"none of the {len(frames)} frames {what}, nothing was written; the first is "
             f"{frames[0]}"
         )
@@ -175,10 +181,13 @@ def predict_frames(
         "centre_model": predictor.centre_model or None if centres is None else None,
         "passes": passes,
         "depth_unit": depth_unit,
+        "camera": np.round(camera.astype(float), 4).tolist(),
+        "pixels": size,
     }
     summary = writer.close(extra)
-    if failed is not None:
-        raise InputError(f"{failed}; the {writer.frames} frames before it are in {out}")
+    if stopped is not None:
+        what = str(stopped) or "interrupted"
+        raise type(stopped)(f"{what}; the {writer.frames} frames before it are in {out}")
     return summary
 
 
@@ -247,7 +256,10 @@ def _run(given: flags.FlagValues) -> None:
 
 def report(summary: dict[str, Any], out: Path, *, auto: bool) -> str:
     """What the terminal is told."""
-    lines = []
+    from hpe_jax.camera_flag import doubt
+
+    odd = doubt(summary["camera"], summary["pixels"])
+    lines = [odd] if odd else []
     if auto:
         shares = " and ".join(f"{v:.1%} as {k}" for k, v in summary["inside_hand_by_hand"].items())
         lines.append(

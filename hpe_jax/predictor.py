@@ -119,8 +119,8 @@ class Predictor:
             no depth the first answer stays.
 
         Returns:
-          None if there is no hand: the frame, or the cube about `centre`, holds no reading, or the
-          centre that a network found is outside the frame.
+          None if there is no hand: the frame, or the cube about `centre`, holds no reading, or
+          `centre`, given or found, is no point in front of the frame.
 
         Raises:
           InputError: another shape, another `hand`, or a hand so near or far that `depth` is not
@@ -135,6 +135,8 @@ class Predictor:
         if hand not in ("right", "left"):
             raise InputError(f"hand={hand!r}: expected right or left")
         depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0)
+        if centre is not None and outside_frame(centre, camera, depth.shape):
+            return None
         network = self._centre if centre is None else None
         if network is not None and self.centre_source == "detected":
             centre = np.zeros(3, np.float32)  # It needs none.

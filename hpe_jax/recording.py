@@ -31,8 +31,8 @@ class Prediction:
     Attributes:
       joints: (J, 3).
       located: (3,), where the hand was found, or was said to be.
-      centre: (3,), where the model's cube was placed: `located`, or, in a second pass, the mean
-        of the joints found first.
+      centre: (3,), where the model's cube was placed: `located`, that moved by a network that
+        refines it, or, in a second pass, the mean of the joints found first.
       inside: share of joints inside the hand, 0-1; the hand is segmented about `located`, which
         does not depend on the joints that are judged.
       inside_cube: the same, with the hand segmented about `centre`.

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from hpe_jax.errors import InputError
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
     """The config as JSON would give it back."""
     return json.loads(json.dumps(config.to_dict()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A config or figures that training wrote; InputError if the file holds no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON, expected what training wrote") from error
 
 
 def from_json(tree: dict[str, Any]) -> ConfigDict:

@@ -219,7 +219,10 @@ def main() -> int:
             # Slices of slices, so that messages still count the file's frames.
             parts = {k: range(len(joints))[v][: args.limit] for k, v in parts.items()}
             parts = {k: slice(v.start, v.stop) for k, v in parts.items()}
-        summary = convert(joints, skeleton, parts, args.solver, Path(args.out), args.axes)
+        try:
+            summary = convert(joints, skeleton, parts, args.solver, Path(args.out), args.axes)
+        except InputError as error:
+            raise InputError(f"{args.joints}: {error}") from error
     except (InputError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

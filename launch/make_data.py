@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 from ml_collections import config_flags
 
-from hpe_jax.command import INTERRUPTED, config_problem, fail
+from hpe_jax.command import config_problem, fail, interrupted
 from hpe_jax.process import huge_pages
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     except (InputError, OSError) as error:
         return fail(one_line(error))
     except KeyboardInterrupt:
-        return fail(f"{_OUT.value}: interrupted, the same command continues", INTERRUPTED)
+        return interrupted(f"{_OUT.value}: interrupted, the same command continues")
     return 0
 
 
@@ -103,7 +103,8 @@ def make(options: list[str]) -> None:
     seed = config.seed if _SEED.value is None else _SEED.value
     recipe = making.make_recipe(config.data, seed, _FRAMES.value, _SHARDS.value)
     todo = making.prepare(out, recipe)
-    with Log(out / "log.txt") as log:
+    with Log(out / "log.txt") as log:  # It keeps other processes out.
+        making.clear(out)
         lengths = [len(recipe.range(shard)) for shard in range(recipe.shards)]
         rate = Rate(recipe.frames, recipe.frames - sum(lengths[shard] for shard in todo))
         log.line(

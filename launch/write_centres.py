@@ -43,8 +43,11 @@ def main() -> int:
     parser.add_argument("--out")
     args = parser.parse_args()
     try:
+        splits = args.splits.split(",")
+        if not set(splits) <= {"train", "test"}:
+            raise InputError(f"--splits={args.splits}: expected train, test or train,test")
         model = load_centre_model(args.workdir)
-        for split in args.splits.split(","):
+        for split in splits:
             data = model.data.copy_and_resolve_references()
             data.root, data.centre_jitter_mm = args.root, 0.0
             # The detector needs no centre; no frame stands in for another.

@@ -53,6 +53,12 @@ def test_an_endless_split_has_no_file(monkeypatch, tmp_path, capsys):
     assert "the train split is endless" in capsys.readouterr().err
 
 
+def test_splits_are_looked_at_before_any_frame(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", "--workdir=w", "--splits=test,", f"--out={tmp_path}"])
+    assert write_centres.main() == 2
+    assert capsys.readouterr().err == "error: --splits=test,: expected train, test or train,test\n"
+
+
 @pytest.mark.parametrize("rows", [1, 64, 65])
 def test_every_frame_gets_its_own_centre(rows):
     def load(indices):

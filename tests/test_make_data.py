@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from hpe_jax.training.console import Log
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "--config=configs/v2v_nyu.py:quick"
@@ -47,6 +50,18 @@ def test_progress_is_told_and_logged(whole):
     assert "synthetic_nyu in" in log and "960 frames of seed 0, 0 of 30 shards are there" in log
     assert "shard 30/30, 960/960 frames, " in log and " frames/s, 0:00:00 left" in log
     assert "whole: 960 frames" in log and "bytes a frame" in log
+
+
+def test_a_second_process_leaves_the_first_one_s_work_alone(whole, tmp_path):
+    out = tmp_path / "set"
+    shutil.copytree(whole, out)
+    half = out / ".synthetic_nyu-train.array_record-00000-of-00030.1.part"
+    half.write_bytes(b"half a shard")
+    with Log(out / "log.txt"):
+        result = run(*SMALL, f"--out={out}")
+    assert result.returncode == 2 and "another process is at work there" in result.stderr
+    assert half.read_bytes() == b"half a shard"
+    assert run(*SMALL, f"--out={out}").returncode == 0 and not half.exists()
 
 
 def test_killed_and_started_again_it_leaves_the_same_bytes(whole, tmp_path):

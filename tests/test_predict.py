@@ -12,9 +12,12 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from hpe_jax import command as command_module
 from hpe_jax import methods, predict, progress
 from hpe_jax.camera import NYU, mirror_x, xyz_to_uvd
+from hpe_jax.datasets import depth_io
 from hpe_jax.datasets.centres import write_centres
+from hpe_jax.datasets.depth_io import read_depth
 from hpe_jax.datasets.patches import find_hand
 from hpe_jax.errors import InputError
 from hpe_jax.methods.base import Method
@@ -371,6 +374,22 @@ def test_a_distance_no_hand_has_is_told(toy, workdir, recording, tmp_path, capsy
     assert ("mm from the camera, a count of depth taken for 8 mm" in printed) == told
 
 
+@pytest.mark.parametrize(
+    ("camera", "odd"),
+    [("588,587,320,240", False), ("0.588,0.587,0.320,0.240", True), ("320,240,588,587", True)],
+)
+def test_an_odd_camera_is_told(toy, workdir, recording, tmp_path, capsys, camera, odd):
+    command(workdir, recording[0], tmp_path / "out", f"--camera={camera}")
+    assert ("is odd for 640 x 480 pixels" in capsys.readouterr().out) == odd
+
+
+def test_a_centre_that_is_no_point_of_the_frame_shows_no_hand(predictor):
+    frame, joints = draw()
+    for centre in ([0, 0, 0], [np.nan, 0, 700], [0, 0, -700], [5000, 0, 700]):
+        assert predictor(frame, CAMERA, centre=np.array(centre, np.float32)) is None
+    assert predictor(frame, CAMERA, centre=joints.mean(0)) is not None
+
+
 def test_arguments_that_cannot_be_meant_are_refused(predictor):
     frame, _ = draw()
     for arguments, more, message in (
@@ -423,13 +442,21 @@ def test_bad_arguments(toy, workdir, recording, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_ctrl_c_is_one_line(monkeypatch, capsys):
-    def interrupted(_):
-        raise KeyboardInterrupt
+def test_ctrl_c_keeps_what_was_predicted(toy, workdir, recording, tmp_path, capsys, monkeypatch):
+    # In truth the process ends by the signal, which `test_main` sees.
+    monkeypatch.setattr(command_module, "interrupted", command_module.fail)
 
-    monkeypatch.setattr(predict, "_run", interrupted)
-    assert main(["predict"]) == 130
-    assert capsys.readouterr().err == "error: interrupted\n"
+    def read(path, **given):
+        if path.name == "3.png":
+            raise KeyboardInterrupt
+        return read_depth(path, **given)
+
+    monkeypatch.setattr(depth_io, "read_depth", read)
+    out = tmp_path / "out"
+    command(workdir, recording[0], out, FLAG)
+    told = capsys.readouterr().err
+    assert told == f"error: interrupted; the 3 frames before it are in {out}\n"
+    assert len(lines_of(out)) == 3 == json.loads((out / "summary.json").read_text())["frames"]
 
 
 def test_help_needs_no_accelerator():

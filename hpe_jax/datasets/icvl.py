@@ -65,6 +65,11 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         kept = [len(f.relative_to(folder / "Depth").parts[0]) > _SHORT for f in frames]
         frames = [f for f, keep in zip(frames, kept, strict=True) if keep]
         uvd = uvd[np.array(kept, bool)]
+        if not frames:
+            raise InputError(
+                f"{folder / LABELS[split][0]}: all frames lie in folders with short names, as "
+                "rotated copies do, expected some in dated ones; data.rotated=True takes all"
+            )
     camera = cameras.ICVL.intrinsics.astype(np.float64)
     joints = np.asarray(uvd_to_xyz(uvd, camera), np.float32)
     size = (cameras.ICVL.height, cameras.ICVL.width)

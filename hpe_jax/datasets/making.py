@@ -112,8 +112,6 @@ def prepare(out: str | Path, recipe: Recipe) -> list[int]:
             f"{out / CONFIG}: another data set, {', '.join(differing)}; expected the same, or "
             "another --out"
         )
-    for path in out.glob(f".*{_TEMPORARY}"):  # Of a process that was killed.
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     todo, compared = [], False
     for shard, path in enumerate(recipe.paths(out)):
         if not path.is_file():
@@ -124,6 +122,12 @@ def prepare(out: str | Path, recipe: Recipe) -> list[int]:
             _compare(path, recipe, shard)
             compared = True
     return todo
+
+
+def clear(out: str | Path) -> None:
+    """Remove what a killed process left half done; only for who knows that no other is at work."""
+    for path in Path(out).glob(f".*{_TEMPORARY}"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def make_shard(

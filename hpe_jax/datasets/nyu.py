@@ -57,8 +57,8 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         that cannot be used raises it from `load`, unless it may be skipped.
     """
     view = int(data.get("view", 1))
-    folder = find_split(data.root, split, view)
     _, gaps = replacing(data, split)  # A frame that is not there is skipped like a torn one.
+    folder = find_split(data.root, split, view, gaps=gaps)
     joints = read_labels(folder / "joint_data.mat", view, skip=gaps and split == "train")
     frames = list_split(folder, view, len(joints), gaps=gaps)
     cube = np.full(len(frames), data.cube_mm, np.float32)
@@ -79,15 +79,20 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     return recorded_source(data, split, seed, recording)
 
 
-def find_split(root: str | Path, split: str, view: int = 1) -> Path:
-    """The folder of one split; InputError with what was expected where if there is none."""
+def find_split(root: str | Path, split: str, view: int = 1, *, gaps: bool = False) -> Path:
+    """The folder of one split; InputError with what was expected where if there is none.
+
+    With `gaps` any of the camera's frames tells it, else the first must be there.
+    """
     if view not in (1, 2, 3):
         raise InputError(f"data.view={view}: NYU has the cameras 1, 2 and 3")
     roots = [Path(root), Path(root) / "dataset"]
     wanted = ["joint_data.mat", _frame_name(view, 0)]
     for candidate in roots:
-        if all((candidate / split / name).is_file() for name in wanted):
-            return candidate / split
+        folder = candidate / split
+        first = wanted[1] if not gaps else f"depth_{view}_*.png"
+        if (folder / wanted[0]).is_file() and any(folder.glob(first)):
+            return folder
     missing = [roots[0] / split / n for n in wanted if not (roots[0] / split / n).is_file()]
     if roots[1].is_dir():
         missing = [roots[1] / split / n for n in wanted if not (roots[1] / split / n).is_file()]
@@ -111,7 +116,13 @@ def list_split(folder: Path, view: int, labels: int, *, gaps: bool = False) -> l
     if not (complete or (gaps and found.issubset(names))):
         raise InputError(
             f"{folder}: {len(found)} frames {prefix}*.png, expected {labels}, one for each row "
-            f"of joint_data.mat" + (f" (first missing: {missing})" if missing else "")
+            f"of joint_data.mat"
+            + (
+                f" (first missing: {missing}; others stand in for missing ones "
+                "with data.skip_unreadable=True in training, data.stand_in=True in a test)"
+                if missing
+                else ""
+            )
         )
     return [folder / name for name in names]
 

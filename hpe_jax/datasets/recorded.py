@@ -18,7 +18,7 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Float
 
-from hpe_jax.camera import CameraSpec
+from hpe_jax.camera import CameraSpec, flip_y
 from hpe_jax.datasets.centres import centre_path, read_centres
 from hpe_jax.datasets.patches import (
     empty_cube,
@@ -136,6 +136,30 @@ def _check(recording: Recording) -> None:
         )
 
 
+def _check_centres(path: Path, centres: Float[np.ndarray, "N 3"], recording: Recording) -> None:
+    """InputError if most centres of a file are not at the labelled hands."""
+    labels = np.where(recording.joint_valid[..., None], recording.joints, np.nan)
+    means = np.nanmean(labels[recording.joint_valid.any(1)], 1)
+    centres = centres[recording.joint_valid.any(1)]
+
+    def apart(centres: np.ndarray) -> float:
+        distance = np.linalg.norm(centres - means, axis=-1)
+        return float(np.median(distance[np.isfinite(distance)])) if len(distance) else 0.0
+
+    away, cube = apart(centres), float(np.median(recording.cube))
+    if not away > cube:
+        return
+    up = "up" if recording.centres_y_up else "down"
+    reason = f"expected mm in camera space, y {up} as published for {recording.name}"
+    if apart(flip_y(centres)) < cube:
+        reason += "; they fit with the other sign of y"
+    elif apart(1000.0 * centres) < cube:
+        reason += "; they fit if they are metres"
+    raise InputError(
+        f"{path}: its centres lie {away:,.0f} mm from the labelled hands (median); {reason}"
+    )
+
+
 class _Examples:
     """The examples of a split; `load` reads any of them through grain's reader threads."""
 
@@ -160,8 +184,9 @@ class _Examples:
         if data.centre == "gt":
             return lambda i, depth: joints[i][valid[i]].mean(0)
         if data.centre == "file":
-            path = centre_path(data, split)
+            path = Path(centre_path(data, split))
             centres = read_centres(path, y_up=self.recording.centres_y_up, frames=len(self.frames))
+            _check_centres(path, centres, self.recording)
 
             def from_file(i: int, depth: np.ndarray) -> np.ndarray:
                 if np.isnan(centres[i]).any():

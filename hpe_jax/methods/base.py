@@ -28,7 +28,7 @@ class Method:
       predict: (variables, batch) -> joints (B, J, 3), mm in camera space.
       measure: of a stage that estimates no joints (its `predict` raises InputError):
         (variables, batch) -> figures of every frame, (B,) each, by which it is tested instead.
-      flat: whether joints are estimated in the image alone; their z is that of the cube's middle.
+      flat: whether joints are estimated in the image alone, their z being a constant of the frame.
     """
 
     init: Callable[[Array], Variables]

@@ -169,8 +169,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         `rotation_deg`, `aspect`, `kernel_std`, `output_std`, `dtype`.
       skeleton: its joints and bones, in order, are the maps.
 
-    With `dims` 2 and heatmaps no depth is estimated: z is that of the box's middle, and the
-    error is measured in x and y.
+    With `dims` 2 and heatmaps no depth is estimated: z is that of the box's middle, and training
+    tells the error in x and y.
 
     Raises:
       InputError: for an input side that cannot be halved often enough, or a value out of range.

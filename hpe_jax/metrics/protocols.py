@@ -109,13 +109,26 @@ def to_uvd(
 
 
 def read_groundtruth(protocol: Protocol, paths: list[str]) -> JointFile:
-    """Ground truth in uvd from one file, or several that follow each other (ICVL)."""
+    """Ground truth in uvd from one file, or several that follow each other (ICVL).
+
+    Raises:
+      InputError: some files name their frames and others do not, or frames are named after another
+        part of the published split than the one that they stand in.
+    """
     files = [protocol.read(path) for path in paths]
     if len({file.names is None for file in files}) > 1:
         raise InputError(
             f"{paths[0]}: ground truth files with and without frame names, expected one kind"
         )
     names = None if files[0].names is None else [n for f in files for n in f.names or ()]
+    for part, where in protocol.slices(len(names or ())).items():
+        for name in (names or [])[where]:
+            other = Path(name).parts[0]
+            if other != part and other in dict(protocol.parts):
+                raise InputError(
+                    f"{','.join(paths)}: frame {name} stands where {part} belongs, expected the "
+                    f"order {', '.join(dict(protocol.parts))}"
+                )
     return JointFile(",".join(paths), np.concatenate([file.values for file in files]), names)
 
 

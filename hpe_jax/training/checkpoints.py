@@ -21,7 +21,7 @@ from orbax.checkpoint import v1 as ocp
 
 from hpe_jax.errors import InputError, TrainingError, naming
 from hpe_jax.methods.base import Variables
-from hpe_jax.settings import differences, flatten, from_json, to_json
+from hpe_jax.settings import differences, flatten, from_json, read_json, to_json
 from hpe_jax.training.state import State, eval_variables, leaf_name
 
 # What may differ between the run that wrote a checkpoint and the run that resumes it.
@@ -143,9 +143,12 @@ def _finite(tree: State) -> jax.Array:
 def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
     """Config and variables to predict with, from the latest checkpoint of a run.
 
+    The config is that of the run's `config.json` where there is one: how maps are read may have
+    changed since the checkpoint, in a test after training.
+
     Raises:
-      InputError: `workdir` holds no checkpoint, one that this library did not write, or a damaged
-        one.
+      InputError: `workdir` holds no checkpoint, one that this library did not write, a damaged one,
+        or the `config.json` of another experiment.
     """
     directory = Path(workdir).absolute() / "checkpoints"
     if not directory.is_dir():
@@ -167,7 +170,15 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
     state = {"rest": {}, "ema": {}, **tree}
     if "params" not in state:
         raise InputError(f"{directory}: step {step} holds no parameters, expected a run of hpe_jax")
-    return from_json(info["config"]), eval_variables(state)
+    config, recorded = info["config"], directory.parent / "config.json"
+    if recorded.is_file():
+        config = read_json(recorded)
+        if differing := differences(config, info["config"], FREE_KEYS):
+            raise InputError(
+                f"{recorded}: of another experiment than {directory} beside it: "
+                + ", ".join(differing)
+            )
+    return from_json(config), eval_variables(state)
 
 
 @contextlib.contextmanager

@@ -6,10 +6,11 @@ import contextlib
 import fcntl
 import json
 import logging
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,30 +36,28 @@ class Log:
     def __init__(self, path: Path) -> None:
         """Open it; InputError if another run has it open."""
         self._path = path
-        with naming(path):
+        with naming(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
+        with naming(path):
             self._file = path.open("a", buffering=1)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._file.close()
             raise InputError(
-                f"{path.parent}: another process is training there, expected another --workdir"
+                f"{path.parent}: another process is at work there, expected another folder"
             ) from error
         except OSError:
             pass  # Some network file systems have no locks.
         self._status = Status(self.line)
-        self._warnings = logging.Handler(logging.WARNING)
-        self._warnings.emit = (  # type: ignore[method-assign]
-            lambda record: self.line(f"warning: {record.getMessage()}")
-        )
+        self._hearing = _hearing(lambda text: self.line(f"warning: {text}"))
 
     def __enter__(self) -> Log:
-        logging.getLogger("hpe_jax").addHandler(self._warnings)
+        self._hearing.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("hpe_jax").removeHandler(self._warnings)
+        self._hearing.__exit__(None, None, None)
         self._status.clear()
         with contextlib.suppress(OSError):  # `line` has raised it already.
             self._file.close()
@@ -78,13 +77,23 @@ class Log:
 def warnings_heard() -> Iterator[list[str]]:
     """What the library warns of before there is a log."""
     heard: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger("hpe_jax").addHandler(handler)
-    try:
+    with _hearing(heard.append):
         yield heard
+
+
+@contextlib.contextmanager
+def _hearing(tell: Callable[[str], None]) -> Iterator[None]:
+    """`tell` what the library warns of, and nobody else: other libraries print it once more."""
+    library = logging.getLogger("hpe_jax")
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: tell(record.getMessage())  # type: ignore[method-assign]
+    before, library.propagate = library.propagate, False
+    library.addHandler(handler)
+    try:
+        yield
     finally:
-        logging.getLogger("hpe_jax").removeHandler(handler)
+        library.removeHandler(handler)
+        library.propagate = before
 
 
 class History:
@@ -183,13 +192,13 @@ class Stop:
     """Whether SIGTERM or SIGINT asked for an end; a second signal ends the process at once.
 
     Until `saved` is called, a signal only raises the flag `requested`, for the loop to save
-    and leave; from then on everything is on disk, and a signal, even one that came during that
-    save, exits with status 0.
+    and `leave`; from then on everything is on disk, and a signal, even one that came during that
+    save, ends the process: SIGTERM with status 0, SIGINT (Ctrl-C) by KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._saved = False
+        self._saved = self._interrupted = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -205,10 +214,27 @@ class Stop:
         """From here on nothing would be lost."""
         self._saved = True
         if self.requested:
-            raise SystemExit(0)
+            self._end()
+
+    def leave(self) -> None:
+        """After the save that a signal asked for: returns, but for Ctrl-C."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def _end(self) -> None:
+        _say("stopping before the test is done; the same command does it")
+        self.leave()
+        raise SystemExit(0)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested, self._interrupted = True, number == signal.SIGINT
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
         if self._saved:
-            raise SystemExit(0)
-        self.requested = True
-        signal.signal(number, signal.SIG_DFL)
+            self._end()
+        _say("stopping as soon as this step is saved; a second signal stops at once")
+
+
+def _say(text: str) -> None:
+    # Not print, which a signal may have interrupted.
+    os.write(2, f"\n{text}\n".encode())

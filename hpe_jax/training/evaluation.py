@@ -39,6 +39,7 @@ class Evaluation:
       valid: (N, J).
       centre: (N, 3), where the cubes were placed.
       pictures: fields of the batch for a few frames, with "index" (K,) into the others.
+      flat: whether the method estimates no depth (`Method.flat`).
     """
 
     pred: Float[np.ndarray, "N J 3"]
@@ -46,6 +47,7 @@ class Evaluation:
     valid: Bool[np.ndarray, "N J"]
     centre: Float[np.ndarray, "N 3"]
     pictures: dict[str, np.ndarray]
+    flat: bool = False
 
 
 class Split:
@@ -74,13 +76,18 @@ class Split:
 
 
 class Evaluator:
-    """Evaluates one method on one source; compiles once however often it is called."""
+    """Evaluates one method on one source; compiles once however often it is called.
+
+    Attributes:
+      frames: how many there are.
+    """
 
     def __init__(
         self, method: Method, source: Source, mesh: Mesh, *, batch: int, frames: int = 0
     ) -> None:
         self._split = Split(source, mesh, batch, frames)
-        self._mesh = mesh
+        self.frames = self._split.frames
+        self._mesh, self._flat = mesh, method.flat
         self._step = make_predict_step(method, source, mesh)
 
     def __call__(self, variables: Variables, tell: Tell = silent) -> Evaluation:
@@ -107,6 +114,7 @@ class Evaluator:
         return Evaluation(
             **whole,
             pictures={k: np.concatenate(v) for k, v in pictures.items()} | {"index": shown},
+            flat=self._flat,
         )
 
 

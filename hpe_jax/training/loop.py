@@ -7,21 +7,18 @@ killed at any moment therefore ends, resumed, with the numbers of an uninterrupt
 
 from __future__ import annotations
 
-import collections
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import InputError
-from hpe_jax.frames import Source, epoch_indices
+from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.base import Method
@@ -37,10 +34,11 @@ from hpe_jax.training.results import (
     device_name,
     score,
     skeleton_grid,
+    unlike_published,
     write_figures,
     write_results,
 )
-from hpe_jax.training.sources import make_source
+from hpe_jax.training.sources import make_source, read_ahead
 from hpe_jax.training.state import (
     eval_variables,
     init_state,
@@ -50,12 +48,11 @@ from hpe_jax.training.state import (
     warm_start,
 )
 
-READ_AHEAD = 2
-"""Batches that the host prepares while the device works."""
-
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
     """Train or resume in `workdir`, evaluate; returns `metrics.json`, None if told to stop.
+
+    Ctrl-C also saves first, and then raises KeyboardInterrupt.
 
     Raises:
       InputError: the config, the data or the checkpoints in `workdir` cannot be used.
@@ -132,7 +129,8 @@ def train(
         recorded = workdir / "config.json"
         if start < steps or not recorded.is_file() or recorded.read_text() != text:
             # Figures of a shorter run, or of another test, are not this one's.
-            (workdir / "metrics.json").unlink(missing_ok=True)
+            for name in ("metrics.json", "predictions.txt", "groundtruth.txt"):
+                (workdir / name).unlink(missing_ok=True)
         write_atomic(recorded, text)
         history = History(workdir / "history.jsonl", start)
         log.line(
@@ -184,8 +182,10 @@ def train(
                 return
             evaluation = tester(eval_variables(state), log.status)
             figures = score(evaluation, test_source)
-            history.add({"step": done, "test_error_mm": figures["mean_error_mm"]})
-            log.line(f"step {done:,}: test error {figures['mean_error_mm']:.2f} mm")
+            # Of what training batches are measured by.
+            error = figures.get("mean_error_xy_mm", figures["mean_error_mm"])
+            history.add({"step": done, "test_error_mm": error})
+            log.line(f"step {done:,}: test error {error:.2f} mm")
             board.scalars(done, figures, "test")
             board.picture(done, skeleton_grid(evaluation, test_source), "test/skeletons")
 
@@ -231,39 +231,40 @@ def train(
                 look(done)
             if stopping:
                 log.line(f"told to stop: saved step {done:,}, the same command resumes there")
+                stop.leave()
                 return None
 
         # The test split, with everything that commands promise.
         stop.saved()
         seconds = before + clock.seconds()
         log.line(f"evaluating on {test_source.name}, {test_source.split} split")
+        tested = tester(eval_variables(state), log.status)
         extra = {
             "train_seconds": round(seconds, 3),
             "examples_seen": steps * config.batch,
             "frames_skipped": len(train_source.skipped),
             "frames_stood_in": len(test_source.skipped),
             "device": device_name(),
-            **({"estimates": "xy"} if method.flat else {}),
         }
-        if isinstance(tester, Measurer):
-            figures = tester(eval_variables(state), log.status)
-            board.scalars(steps, figures, "test")
-            text = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        if isinstance(tested, dict):
+            board.scalars(steps, tested, "test")
+            text = ", ".join(f"{name} {value:.3f}" for name, value in tested.items())
             log.line(f"{test_source.name} {test_source.split}: {text}")
             about = {"frames": tester.frames, **extra}
-            return write_figures(workdir, figures, test_source, about)
-        evaluation = tester(eval_variables(state), log.status)
-        metrics = write_results(workdir, evaluation, test_source, history.rows, extra)
+            return write_figures(workdir, tested, test_source, about)
+        metrics = write_results(workdir, tested, test_source, history.rows, extra)
         if not (workdir / "groundtruth.txt").is_file():
             log.line("no groundtruth.txt: some joints of the test split are not labelled")
         board.scalars(steps, metrics, "test")
-        board.picture(steps, skeleton_grid(evaluation, test_source), "test/skeletons")
+        board.picture(steps, skeleton_grid(tested, test_source), "test/skeletons")
         log.line(
             f"{metrics['dataset']} {metrics['split']}, {metrics['frames']:,} frames, centres "
             f"'{metrics['centre']}': mean error {metrics['mean_error_mm']:.2f} mm (best constant "
             f"pose {metrics['baseline_mean_error_mm']:.2f} mm), worst joint within 20 mm in "
             f"{metrics['success_20mm']:.1%}, within 40 mm in {metrics['success_40mm']:.1%}"
         )
+        if unlike_published(test_source, metrics["frames"]):
+            log.line("note: not the published test split, not comparable with published tables")
         return metrics
 
 
@@ -278,22 +279,3 @@ def number_of_steps(config: ConfigDict, source: Source) -> int:
     if steps < 1:
         raise InputError(f"steps={config.steps} and epochs={config.epochs}, expected training")
     return steps
-
-
-def read_ahead(
-    source: Source, batch: int, seed: int, start: int, steps: int
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """`(step, what source.load gave)` in order, loaded by a thread a few steps ahead."""
-
-    def load(step: int) -> dict[str, np.ndarray]:
-        return source.load(epoch_indices(source.size, batch, seed, step))
-
-    waiting: collections.deque[Future[dict[str, np.ndarray]]] = collections.deque()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="read_ahead")
-    try:
-        for step in range(start, steps):
-            while len(waiting) <= READ_AHEAD and step + len(waiting) < steps:
-                waiting.append(pool.submit(load, step + len(waiting)))
-            yield step, waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -21,7 +21,11 @@ from hpe_jax.training.evaluation import Evaluation, constant_pose
 
 
 def score(evaluation: Evaluation, source: Source) -> dict[str, Any]:
-    """The figures of `metrics.json` that depend on the predictions."""
+    """The figures of `metrics.json` that depend on the predictions.
+
+    All are 3-D, as prediction files are scored; where no depth is estimated, `mean_error_xy_mm` and
+    its baseline say what x and y alone are worth.
+    """
     e = evaluation
     # A method that was not told where the hand is competes with a constant that was not, either.
     told = np.zeros_like(e.centre) if source.centre == "none" else e.centre
@@ -43,7 +47,22 @@ def score(evaluation: Evaluation, source: Source) -> dict[str, Any]:
     if source.name in PROTOCOLS:  # The recorded data set itself; empty unless all of its frames.
         parts = PROTOCOLS[source.name].slices(len(e.pred)) if source.split == "test" else {}
         result["parts"] = split_summary(e.pred, e.true, parts, e.valid)
+    if e.flat:
+        pred, true, told = (a * np.array([1, 1, 0], np.float32) for a in (e.pred, e.true, told))
+        result["estimates"] = "xy"
+        for name, guess in (("", pred), ("baseline_", constant_pose(true, e.valid, told))):
+            error = float(np.nanmean(errors(guess, true, e.valid)))
+            result[f"{name}mean_error_xy_mm"] = error
     return result
+
+
+def unlike_published(source: Source, frames: int) -> bool:
+    """Whether so many frames are neither a data set's published test split nor one fold of it."""
+    if source.name not in PROTOCOLS:
+        return False
+    protocol = PROTOCOLS[source.name]
+    folds = [count for _, count in protocol.parts] if source.name == "msra" else []
+    return frames not in (protocol.frames, *folds)
 
 
 def skeleton_grid(evaluation: Evaluation, source: Source) -> UInt8[np.ndarray, "H W 3"]:

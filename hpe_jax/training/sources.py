@@ -1,8 +1,11 @@
-"""An experiment's examples, with hand centres that a trained network refined where it asks so."""
+"""An experiment's examples: read ahead, about centres that a network refined where it asks so."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -12,12 +15,15 @@ from ml_collections import ConfigDict
 
 from hpe_jax import datasets
 from hpe_jax.errors import InputError
-from hpe_jax.frames import Batch, Source, content_hash
+from hpe_jax.frames import Batch, Source, content_hash, epoch_indices
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.base import Method, Variables
 from hpe_jax.methods.detector import median_centre
 from hpe_jax.training.checkpoints import load_model
+
+READ_AHEAD = 2
+"""Batches that the host prepares while the device works."""
 
 
 def make_source(config: ConfigDict, split: str) -> Source:
@@ -114,3 +120,22 @@ def refine(source: Source, model: CentreModel) -> Source:
     weights = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(model.variables))
     files = {**source.files, "data.centre_model": content_hash(*weights)}
     return dataclasses.replace(source, expand=expand, centre="refined", files=files)
+
+
+def read_ahead(
+    source: Source, batch: int, seed: int, start: int, steps: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """`(step, what source.load gave)` in order, loaded by a thread a few steps ahead."""
+
+    def load(step: int) -> dict[str, np.ndarray]:
+        return source.load(epoch_indices(source.size, batch, seed, step))
+
+    waiting: collections.deque[Future[dict[str, np.ndarray]]] = collections.deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="read_ahead")
+    try:
+        for step in range(start, steps):
+            while len(waiting) <= READ_AHEAD and step + len(waiting) < steps:
+                waiting.append(pool.submit(load, step + len(waiting)))
+            yield step, waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

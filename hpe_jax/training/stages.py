@@ -7,14 +7,13 @@ in the folder NAME of the run's; a later one begins from an earlier one's parame
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from hpe_jax.errors import InputError
-from hpe_jax.settings import to_json
+from hpe_jax.settings import read_json, to_json
 from hpe_jax.training import loop
 from hpe_jax.training.checkpoints import any_in
 
@@ -33,6 +32,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
     unknown = [name for name in config.order if name not in config.stages]
     if unknown or not config.order:
         raise InputError(f"order={tuple(config.order)}: expected some of {sorted(config.stages)}")
+    if any_in(Path(workdir) / "checkpoints"):
+        raise InputError(f"{workdir}: holds a run without stages, expected another --workdir")
     metrics: dict[str, Any] | None = None
     for number, name in enumerate(config.order):
         stage, folder = config.stages[name], Path(workdir) / name
@@ -54,13 +55,6 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
 def finished(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     """The metrics of a stage that was trained and tested with just this config."""
     made = workdir / "config.json", workdir / "metrics.json"
-    if not all(path.is_file() for path in made) or _read(made[0]) != to_json(config):
+    if not all(path.is_file() for path in made) or read_json(made[0]) != to_json(config):
         return None
-    return _read(made[1])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON, expected what training wrote") from error
+    return read_json(made[1])

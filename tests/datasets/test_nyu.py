@@ -248,6 +248,16 @@ def test_a_missing_frame_is_skipped_like_a_torn_one(tmp_path, caplog):
         make_source(config(tmp_path, skip_unreadable=True), "train", 0)
 
 
+def test_the_first_frame_may_be_missing_too(tmp_path):
+    make_tree(tmp_path)
+    (tmp_path / "train/depth_1_0000001.png").unlink()
+    with pytest.raises(InputError, match="expected .*depth_1_0000001.png"):
+        make_source(config(tmp_path), "train", 0)
+    source = make_source(config(tmp_path, skip_unreadable=True), "train", 0)
+    source.load(np.arange(6))
+    assert source.skipped == {0}
+
+
 def test_bad_labels(tmp_path):
     uvd = make_tree(tmp_path)
     path = tmp_path / "train" / "joint_data.mat"

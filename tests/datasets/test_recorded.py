@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from hpe_jax import datasets
 from hpe_jax.camera import NYU
+from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.recorded import Recording, recorded_source
 from hpe_jax.errors import InputError
 
@@ -80,6 +81,25 @@ def test_labels_in_other_units_or_axes_are_warned_of_once(caplog, factor):
         load(recording(joints=(joints * factor).astype(np.float32), read=lambda i: depth))
     assert len(caplog.records) == 1
     assert "mm from the hand's centre (com), expected mm in camera space" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("factor", "hint"),
+    [(1, None), ([1, -1, 1], "they fit with the other sign of y"), (0.001, "if they are metres")],
+)
+def test_centre_files_of_other_hands_are_refused(tmp_path, factor, hint):
+    centres = np.array([[0, 300, 710], [np.nan] * 3, [0, 310, 700]]) * factor
+    write_centres(tmp_path / "c.txt", centres)
+    given = recording(joints=np.full((FRAMES, JOINTS, 3), [0, 305, 720], np.float32))
+    given.joints[1] = np.nan
+    given.joint_valid[1] = False
+    data = config(centre="file", centre_file=str(tmp_path / "c.txt"))
+    if hint is None:
+        assert recorded_source(data, "train", 0, given).size == FRAMES
+    else:
+        expected = f"c.txt: its centres lie .* mm from the labelled hands .*, y down .*{hint}"
+        with pytest.raises(InputError, match=expected):
+            recorded_source(data, "train", 0, given)
 
 
 def test_a_resumed_run_can_tell_that_labels_have_changed():

@@ -235,6 +235,8 @@ def test_stages_follow_one_another(tmp_path, monkeypatch):
 
     before = stamps()
     assert stages.run(config, tmp_path) == metrics
+    with pytest.raises(InputError, match="pose: holds a run without stages"):
+        stages.run(config, tmp_path / "pose")
     assert stamps() == before
     # A stage with other settings is not taken for done, and what began from it neither.
     config.stages.pose.steps = 3

@@ -125,12 +125,13 @@ def test_icvl_label_files_are_the_ground_truth(shared_data):
     folder = shared_data / "published" / "icvl"
     if not folder.is_dir():
         pytest.skip(f"no published predictions in {shared_data}")
-    labels = read_groundtruth(
-        PROTOCOLS["icvl"], [str(folder / f"test_seq_{i}.txt") for i in (1, 2)]
-    )
+    paths = [str(folder / f"test_seq_{i}.txt") for i in (1, 2)]
+    labels = read_groundtruth(PROTOCOLS["icvl"], paths)
     assert labels.names is not None and labels.names[702] == "test_seq_2/image_0000.png"
     whole = PROTOCOLS["icvl"].read(folder / "groundtruth.txt")
     np.testing.assert_array_equal(labels.values, whole.values)
+    with pytest.raises(InputError, match="test_seq_2/.* stands where test_seq_1 belongs"):
+        read_groundtruth(PROTOCOLS["icvl"], paths[::-1])
 
 
 def test_protocol_sizes():

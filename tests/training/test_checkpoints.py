@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 
@@ -54,6 +55,23 @@ def test_round_trip_keeps_the_latest(tmp_path):
         variables["params"]["out"]["kernel"], states[8]["ema"]["out"]["kernel"]
     )
     assert set(variables) == {"params", "batch_stats"}
+
+
+def test_maps_are_read_as_in_the_last_test(tmp_path):
+    """`config.json` is newer than the checkpoint of a finished run that is tested anew."""
+    config = toy.make_config(method__decode="argmax")
+    with Checkpoints(tmp_path / "checkpoints", 2) as checkpoints:
+        checkpoints.save(make_state(), info(1, config))
+    config.method.decode = "subvoxel"
+    (tmp_path / "config.json").write_text(json.dumps(to_json(config)))
+    assert load_model(tmp_path)[0].method.decode == "subvoxel"
+    config.method.name = "other"
+    (tmp_path / "config.json").write_text(json.dumps(to_json(config)))
+    with pytest.raises(InputError, match="config.json: of another experiment .*method.name"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="config.json: not JSON"):
+        load_model(tmp_path)
 
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):

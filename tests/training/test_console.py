@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from hpe_jax.errors import InputError, one_line
-from hpe_jax.training.console import Board, History, Log, warnings_heard
+from hpe_jax.training.console import Board, History, Log, Stop, warnings_heard
 
 
 def test_history_forgets_what_a_resumed_run_repeats(tmp_path):
@@ -33,6 +34,44 @@ def test_warnings_of_the_library_reach_the_log(tmp_path):
     assert [line.split(" ", 2)[2] for line in lines] == ["begins", "warning: skipped frame 3"]
 
 
+def test_warnings_are_not_printed_once_more_by_others(tmp_path, caplog):
+    with Log(tmp_path / "log.txt"):
+        logging.getLogger("hpe_jax.datasets.nyu").warning("skipped")
+    assert not caplog.records
+    logging.getLogger("hpe_jax.datasets.nyu").warning("nobody hears")
+    assert caplog.messages == ["nobody hears"]
+
+
+@pytest.mark.parametrize(
+    ("number", "end"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_signals_wait_for_what_is_saved(number, end, capfd):
+    with Stop() as stop:
+        signal.raise_signal(number)
+        assert stop.requested
+        # A second one, of either kind, is not waited for.
+        assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        with pytest.raises(end) as error:
+            stop.saved()
+    assert getattr(error.value, "code", None) in (None, 0)
+    told = capfd.readouterr().err.split("\n\n")
+    assert told[0] == "\nstopping as soon as this step is saved; a second signal stops at once"
+    assert told[1] == "stopping before the test is done; the same command does it\n"
+    with Stop() as stop:
+        stop.saved()
+        with pytest.raises(end):
+            signal.raise_signal(number)
+
+
+def test_only_ctrl_c_ends_more_than_the_run():
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        stop.leave()
+    with Stop() as stop, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        stop.leave()
+
+
 def test_warnings_before_there_is_a_log_are_kept():
     with warnings_heard() as heard:
         logging.getLogger("hpe_jax.datasets.labels").warning("%d labels left out", 3)
@@ -43,10 +82,11 @@ def test_warnings_before_there_is_a_log_are_kept():
 def test_two_runs_in_one_directory_are_refused(tmp_path):
     with (
         Log(tmp_path / "log.txt"),
-        pytest.raises(InputError, match="another process is training there, expected another"),
+        pytest.raises(InputError, match="another process is at work there, expected another"),
     ):
         Log(tmp_path / "log.txt")
-    Log(tmp_path / "log.txt").__exit__()
+    with Log(tmp_path / "log.txt"):
+        pass
 
 
 def test_a_dead_writer_of_tensorboard_does_not_hang(tmp_path, caplog, capsys):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import signal
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
 from hpe_jax.errors import InputError, TrainingError
 from hpe_jax.training.checks import check_config
-from hpe_jax.training.console import Stop
-from hpe_jax.training.loop import number_of_steps, read_ahead, train
+from hpe_jax.training.loop import number_of_steps, train
+from hpe_jax.training.sources import read_ahead
 
 METHOD = toy.make_method()
 
@@ -110,13 +110,50 @@ def test_figures_of_a_shorter_run_do_not_outlive_it(tmp_path):
     assert again["mean_error_mm"] == first["mean_error_mm"]
 
 
-def test_a_signal_during_the_last_save_is_obeyed():
-    with Stop() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.requested
-        with pytest.raises(SystemExit) as left:
-            stop.saved()
-    assert left.value.code == 0
+def test_predictions_of_another_test_do_not_outlive_it(tmp_path):
+    """They would be taken for this one's: they are not told apart by anything in them."""
+    run(tmp_path, steps=2)
+
+    def interrupted(indices):
+        raise KeyboardInterrupt
+
+    test = dataclasses.replace(toy.make_source("test", 8), load=interrupted)
+    config = toy.make_config(steps=2, log_every=2, checkpoint_every=2, test_frames=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path, METHOD, toy.make_source(), test)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not left & {"metrics.json", "predictions.txt", "groundtruth.txt"}
+    assert "checkpoints" in left
+
+
+def test_frames_that_others_stood_in_for_are_counted(tmp_path):
+    test = toy.make_source("test", 8)
+
+    def load(indices):
+        test.skipped.update({3} & set(indices.tolist()))  # It is looked at in the test alone.
+        return test.load(indices)
+
+    config = toy.make_config(steps=2)
+    metrics = train(
+        config, tmp_path, METHOD, toy.make_source(), dataclasses.replace(test, load=load)
+    )
+    assert (metrics["frames_skipped"], metrics["frames_stood_in"]) == (0, 1)
+
+
+def test_a_method_without_depth_is_measured_in_x_and_y_too(tmp_path):
+    far = dataclasses.replace(
+        METHOD,
+        flat=True,
+        predict=lambda v, b: METHOD.predict(v, b) + jnp.array([0.0, 0.0, 500.0]),
+    )
+    config = toy.make_config(steps=4, log_every=2, eval_every=2)
+    sources = toy.make_source(), toy.make_source("test", 8)
+    metrics = train(config, tmp_path / "flat", far, *sources)
+    assert metrics["estimates"] == "xy" and metrics["mean_error_mm"] > 300
+    assert metrics["mean_error_xy_mm"] < 300 and metrics["baseline_mean_error_xy_mm"] < 300
+    rows = [json.loads(x) for x in (tmp_path / "flat/history.jsonl").read_text().splitlines()]
+    assert next(row["test_error_mm"] for row in rows if "test_error_mm" in row) < 300
+    assert "mean_error_xy_mm" not in train(config, tmp_path / "whole", METHOD, *sources)
 
 
 def test_a_schedule_of_the_run_s_length_refuses_another_length(tmp_path):
