@@ -220,7 +220,7 @@ def _names(paths: list[str]) -> dict[str, str]:
 def _check_reading(
     predictions: JointFile, true: np.ndarray, form: Format, camera: Camera, mean: float
 ) -> None:
-    """Say so if the file fits far better in the other format or with the other sign of y."""
+    """Say so if the file fits far better in the other format, the other sign of y or in metres."""
     import numpy as np
 
     from hpe_jax.metrics import errors as joint_errors
@@ -230,12 +230,18 @@ def _check_reading(
     readings: tuple[tuple[Format, Camera], ...] = (
         ("uvd", camera), ("xyz", camera), ("xyz", turned)
     )  # fmt: skip
-    means = [joint_errors(to_xyz(predictions.values, c, f), true).mean() for f, c in readings]
+    tried = [(f, c, mm) for mm in (1.0, 1000.0) for f, c in readings]
+    means = [
+        joint_errors(to_xyz(predictions.values * ([1, 1, mm] if f == "uvd" else mm), c, f), true)
+        .mean()
+        for f, c, mm in tried
+    ]  # fmt: skip
     best = int(np.argmin(means))
     if means[best] < mean / 2:
-        other, sign = readings[best]
+        other, sign, mm = tried[best]
         advice = [f"give --format={other}"] if other != form else []
         advice += ["change the sign of fy in --camera"] if sign != camera else []
+        advice += ["write millimetres, not metres"] if mm != 1.0 else []
         print(
             f"warning: {predictions.path}: {mean:.1f} mm, but {means[best]:.1f} mm if you "
             f"{' and '.join(advice)}",

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
+from hpe_jax.camera_flag import doubt, parse_camera
 from hpe_jax.command import run_command
 
 if TYPE_CHECKING:
@@ -211,7 +212,6 @@ def _run(given: flags.FlagValues) -> None:
     # Imported late, so that --help and a mistyped flag answer at once.
     import numpy as np
 
-    from hpe_jax.camera_flag import parse_camera
     from hpe_jax.datasets.centres import read_centres
     from hpe_jax.datasets.depth_io import list_frames
     from hpe_jax.errors import InputError
@@ -256,8 +256,6 @@ def _run(given: flags.FlagValues) -> None:
 
 def report(summary: dict[str, Any], out: Path, *, auto: bool) -> str:
     """What the terminal is told."""
-    from hpe_jax.camera_flag import doubt
-
     odd = doubt(summary["camera"], summary["pixels"])
     lines = [odd] if odd else []
     if auto:

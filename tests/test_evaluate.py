@@ -27,6 +27,7 @@ def data(tmp_path) -> dict:
     write_joints(tmp_path / "gt.txt", to_uvd(true, protocol.camera))
     write_joints(tmp_path / "good.txt", to_uvd(pred, protocol.camera))
     write_joints(tmp_path / "exact.txt", to_uvd(true, protocol.camera))
+    write_joints(tmp_path / "metres.txt", to_uvd(pred, protocol.camera) * [1, 1, 0.001])
     write_joints(tmp_path / "down.txt", pred)
     write_joints(tmp_path / "up.txt", pred * [1, -1, 1])
     error = np.linalg.norm(pred - true, axis=-1)
@@ -89,6 +90,7 @@ def test_another_format_that_fits_better_is_told(data, capsys):
         ("down.txt", [], "if you give --format=xyz\n"),
         ("up.txt", [], "if you give --format=xyz and change the sign of fy in --camera\n"),
         ("good.txt", ["--format=xyz"], "if you give --format=uvd\n"),
+        ("metres.txt", [], "if you write millimetres, not metres\n"),
         ("good.txt", [], ""),
     ):
         assert _run(data, *more, predictions=name) == 0

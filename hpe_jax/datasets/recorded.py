@@ -144,7 +144,8 @@ def _check_centres(path: Path, centres: Float[np.ndarray, "N 3"], recording: Rec
 
     def apart(centres: np.ndarray) -> float:
         distance = np.linalg.norm(centres - means, axis=-1)
-        return float(np.median(distance[np.isfinite(distance)])) if len(distance) else 0.0
+        distance = distance[np.isfinite(distance)]
+        return float(np.median(distance)) if len(distance) else 0.0
 
     away, cube = apart(centres), float(np.median(recording.cube))
     if not away > cube:
