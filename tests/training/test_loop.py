@@ -94,6 +94,7 @@ def test_what_metrics_and_history_hold(tmp_path):
 def test_a_resumed_run_counts_what_was_before_it(tmp_path, monkeypatch):
     """Killed between two log lines: their means and the time spent are those of all lives."""
     monkeypatch.setattr(Clock, "seconds", lambda self: 10.0)
+    monkeypatch.setattr(results, "write_report", lambda *_, **__: None)  # Its pictures take long.
     changes = {"steps": 4, "log_every": 4, "checkpoint_every": 3}
     assert run(tmp_path, **changes)["train_seconds"] == 10
     whole = history_of(tmp_path)
