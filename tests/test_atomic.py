@@ -25,6 +25,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, broken):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_content_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
+    sizes, fsync = [], os.fsync
+
+    def measured(number):
+        sizes.append(os.fstat(number).st_size)
+        fsync(number)
+
+    monkeypatch.setattr(atomic.os, "fsync", measured)
+    write_atomic(tmp_path / "a.txt", "some content")
+    assert sizes == [12]
+
+
 def test_write_makes_folders_and_replaces(tmp_path):
     path = tmp_path / "deep" / "er" / "a.bin"
     write_atomic(path, b"1")

@@ -72,6 +72,21 @@ def test_table_has_a_line_for_each_file(data, capsys):
     assert len({len(line) for line in out[3:]}) == 1  # columns are aligned
 
 
+def test_columns_of_the_table(data, capsys):
+    assert _run(data, "--json") == 0
+    good = json.loads(capsys.readouterr().out)["good.txt"]
+    assert _run(data) == 0
+    names, row = (line.split() for line in capsys.readouterr().out.splitlines()[3:5])
+    shown = dict(zip(names, row, strict=True))
+    expected = {
+        "mean": good["mean_error_mm"], "median": good["median_error_mm"], "auc": good["auc_0_80"],
+        "<=20": 100 * good["success_20mm"], "<=40": 100 * good["success_40mm"],
+        "aligned": good["mean_aligned_mm"], "transl.": good["translation_mm"],
+        **{name: part["mean_error_mm"] for name, part in good["parts"].items()},
+    }  # fmt: skip
+    assert {name: float(shown[name]) for name in expected} == pytest.approx(expected, abs=6e-3)
+
+
 def test_xyz_follows_the_sign_of_fy(data, capsys):
     down, up = "--camera=240.99,240.96,160,120", "--camera=240.99,-240.96,160,120"
     means = {}
@@ -104,9 +119,12 @@ def test_out_keeps_metrics_and_plots(data, capsys):
     assert sorted(p.name for p in out.iterdir()) == [
         "metrics.json", "per_joint.png", "success_curve.png"
     ]  # fmt: skip
-    kept = json.loads((out / "metrics.json").read_text())
-    assert kept["good.txt"]["success_curves"]["worst"][20] == kept["good.txt"]["success_20mm"]
-    assert len(kept["good.txt"]["success_curves"]["joint"]) == 81
+    kept = json.loads((out / "metrics.json").read_text())["good.txt"]
+    curves = kept["success_curves"]
+    for per, name in (("worst", "success"), ("mean", "success_mean"), ("joint", "joints_within")):
+        assert len(curves[per]) == 81
+        assert all(curves[per][mm] == kept[f"{name}_{mm}mm"] for mm in (20, 40))
+    assert curves["worst"][20] < curves["mean"][20]
 
 
 def test_another_set_of_frames_is_scored_but_not_called_the_test_split(data, capsys):

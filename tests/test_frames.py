@@ -24,3 +24,8 @@ def test_order_depends_on_seed_and_step_alone():
         epoch_indices(100, 8, other, 2)
     assert (epoch_indices(100, 8, 3, 11) == first).all()
     assert (epoch_indices(100, 8, 4, 11) != first).any()
+
+
+def test_no_two_seeds_share_an_order():
+    orders = {tuple(epoch_indices(10, 10, seed, e) % 10) for seed in range(3) for e in range(3)}
+    assert len(orders) == 9

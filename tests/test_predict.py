@@ -14,15 +14,17 @@ from PIL import Image
 
 from hpe_jax import command as command_module
 from hpe_jax import methods, predict, progress
-from hpe_jax.camera import NYU, mirror_x, xyz_to_uvd
+from hpe_jax.camera import NYU, mirror_camera, mirror_x, xyz_to_uvd
 from hpe_jax.datasets import depth_io
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.depth_io import read_depth
 from hpe_jax.datasets.patches import find_hand
 from hpe_jax.errors import InputError
+from hpe_jax.hand import skeletons
 from hpe_jax.methods.base import Method
 from hpe_jax.predict import main
 from hpe_jax.predictor import Predictor
+from hpe_jax.recording import Writer
 from hpe_jax.training.checkpoints import Checkpoints
 
 CAMERA = NYU.intrinsics
@@ -310,6 +312,24 @@ def test_centre_file(toy, workdir, recording, tmp_path, capsys):
     assert (out / "joints.jsonl").read_text() == before
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_passes(toy, workdir, recording, tmp_path, passes):
+    folder, shown = recording
+    write_centres(tmp_path / "c.txt", np.array([joints.mean(0) + [5, -5, 5] for joints in shown]))
+    out, more = tmp_path / "out", (f"--centres={tmp_path / 'c.txt'}", f"--passes={passes}")
+    assert command(workdir, folder, out, FLAG, "--skip_unreadable", *more) == 0
+    line = lines_of(out)[0]
+    assert json.loads((out / "summary.json").read_text())["passes"] == passes
+    assert (line["centre_mm"] == line["located_mm"]) == (passes == 1)
+
+
+def test_lines_are_on_disk_as_soon_as_they_are_added(tmp_path):
+    writer = Writer(tmp_path, skeletons.NYU)
+    writer.open()
+    writer.add("0.png", None)
+    assert lines_of(tmp_path)[0]["frame"] == "0.png"
+
+
 def test_unreadable_frame_stops_but_keeps_what_was_there(toy, workdir, recording, tmp_path, capsys):
     folder, _ = recording
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:100])
@@ -513,9 +533,10 @@ def test_centre_models_that_do_not_fit(toy, variables, tmp_path, workdir, record
     frames, _ = recording
     assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={workdir}") == 2
     assert "expected a run that finds hand centres" in capsys.readouterr().err
-    other = centre_run(tmp_path / "other", [0.0] * 3, target="centre", cube_mm=200.0)
-    assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={other}") == 2
-    assert "data.cube_mm=200.0, expected 250.0" in capsys.readouterr().err
+    for name, value, expected in (("cube_mm", 200.0, 250.0), ("dataset", "icvl", "nyu")):
+        other = centre_run(tmp_path / name, [0.0] * 3, target="centre", **{name: value})
+        assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={other}") == 2
+        assert f"data.{name}={value}, expected {expected}" in capsys.readouterr().err
     good = centre_run(tmp_path / "good", [0.0] * 3, target="centre")
     assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={good}") == 0
     summary = json.loads((tmp_path / "o" / "summary.json").read_text())
@@ -556,6 +577,10 @@ def test_a_detector_decides_where_the_hand_is(toy, variables, tmp_path):
     found = predictor(frame, CAMERA)
     np.testing.assert_allclose(found.located, hand.located, atol=1e-3)
     assert found.inside == pytest.approx(hand.inside)
+    mirrored = np.ascontiguousarray(frame[:, ::-1])
+    left = predictor(mirrored, np.asarray(mirror_camera(CAMERA, WIDTH)), hand="left")
+    np.testing.assert_allclose(left.located, mirror_x(hand.located), atol=1e-3)
+    assert left.inside == pytest.approx(hand.inside)
 
 
 def test_what_finds_centres_is_no_model_of_joints(toy, tmp_path, recording, capsys):

@@ -92,6 +92,10 @@ def test_one_joint_for_centre_networks(root):
     ("changes", "message"),
     [
         ({"dataset": "icvl"}, "made with data.dataset=nyu, the experiment has data.dataset=icvl"),
+        (
+            {"extent_mm": 300.0},
+            "made with data.extent_mm=.*, .* data.extent_mm=300",
+        ),
         ({"patch": 64}, "made with data.patch=32, the experiment has data.patch=64"),
         ({"cube_mm": 200.0}, "made with data.cube_mm=250.0, the experiment has data.cube_mm=200"),
         ({"centre": "gt"}, "made with data.centre=com, the experiment has data.centre=gt"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import sys
@@ -172,6 +173,31 @@ def test_a_full_disk_leaves_no_part_of_a_shard(whole, tmp_path):
     with pytest.raises(InputError, match="00001-of-00003: missing, expected 3 shards"):
         making.finish(out, of)
     assert contents(make(out, of)) == contents(whole)
+
+
+def test_what_says_that_it_is_whole_comes_last(tmp_path, monkeypatch):
+    """A shard has its name once it is on the disk, and a set its dataset_info.json in the end."""
+    out, of, events = tmp_path / "set", recipe(frames=2, shards=1), []
+    making.prepare(out, of)
+
+    def told(name, real):
+        return lambda *given: (events.append(name), real(*given))[1]
+
+    with monkeypatch.context() as patch:
+        for name in ("fsync", "replace"):
+            patch.setattr(making.os, name, told(name, getattr(os, name)))
+        making.make_shard(out, of, 0)
+    assert events == ["fsync", "replace"]
+
+    names, write = [], making.write_atomic
+
+    def named(path, content):
+        names.append(path.name)
+        write(path, content)
+
+    monkeypatch.setattr(making, "write_atomic", named)
+    making.finish(out, of)
+    assert len(names) == 3 and names[-1] == "dataset_info.json"
 
 
 def test_tenths_of_a_millimetre():

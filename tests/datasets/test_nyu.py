@@ -15,6 +15,7 @@ from hpe_jax.datasets import make_source, nyu, recorded
 from hpe_jax.errors import InputError
 from hpe_jax.frames import epoch_indices
 from hpe_jax.hand.skeletons import NYU_COLUMNS
+from hpe_jax.metrics.protocols import PROTOCOLS
 from launch.joints_to_angles import read_frames
 
 CAMERA = NYU.intrinsics.astype(np.float64)
@@ -156,8 +157,10 @@ def test_jitter_is_by_seed_and_number_and_only_in_training(tmp_path):
     later = make_source(data, "train", 0).load(np.arange(6, 12))
     assert (later["centre"] != one).all()  # Another epoch, another jitter.
     np.testing.assert_allclose(later["joints"].mean(1), steady, atol=1e-3)
-    other = make_source(data, "train", 1).load(np.arange(6))["centre"]
-    assert (np.abs(one - steady) > 0).all() and (one != other).all()
+    others = [make_source(data, "train", s).load(np.arange(6))["centre"] for s in (1, 2)]
+    assert (np.abs(one - steady) > 0).all()
+    moved = np.concatenate([centre - steady for centre in (one, *others)])
+    assert len(np.unique(moved.round(3), axis=0)) == 18  # No frame's is another's of another seed.
     assert 4 < (one - steady).std() < 20
     test = make_source(data, "test", 0).load(np.arange(6))
     np.testing.assert_allclose(test["centre"], test["joints"].mean(1), atol=1e-3)
@@ -178,6 +181,10 @@ def test_hands_are_looked_for_once_a_frame(tmp_path, monkeypatch):
     assert len(looked) == 2
     np.testing.assert_array_equal(first["centre"], again["centre"][::-1])
     assert (first["centre"] != later["centre"]).all()  # The jitter is not kept.
+
+
+def test_the_second_subject_begins_where_the_published_parts_say():
+    assert dict(PROTOCOLS["nyu"].parts)["subject_1"] == nyu.SECOND_SUBJECT
 
 
 def test_second_subject_has_a_smaller_cube(tmp_path, monkeypatch):
@@ -318,6 +325,16 @@ def test_wrong_frame_size(tmp_path):
     save_frame(tmp_path / "train" / "depth_1_0000001.png", np.full((240, 320), 800))
     with pytest.raises(InputError, match="320 x 240 pixels, expected 640 x 480"):
         make_source(config(tmp_path), "train", 0).load(np.array([0]))
+
+
+def test_labels_are_those_of_the_camera(tmp_path):
+    path = tmp_path / "joint_data.mat"
+    uvd = np.random.default_rng(0).uniform(300, 700, (3, 4, 36, 3))
+    xyz = np.asarray(uvd_to_xyz(uvd, CAMERA))
+    savemat(path, {"joint_uvd": uvd, "joint_xyz": flip_y(xyz)})
+    for view in (1, 2, 3):
+        expected = xyz[view - 1][:, list(NYU_COLUMNS)]
+        np.testing.assert_allclose(nyu.read_labels(path, view), expected, rtol=1e-5)
 
 
 def test_all_points_of_a_label_file_with_gaps(tmp_path):

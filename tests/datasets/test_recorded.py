@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from hpe_jax import datasets
 from hpe_jax.camera import NYU
+from hpe_jax.datasets import recorded
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.recorded import Recording, recorded_source
 from hpe_jax.errors import InputError
@@ -69,6 +70,18 @@ def test_missing_joints_must_not_count_as_labelled(missing):
 def test_frames_of_another_size_than_the_camera_s_are_refused():
     with pytest.raises(InputError, match=r"0\.png: \(240, 320\) pixels, expected \(480, 640\)"):
         load(recording(read=lambda i: np.full((240, 320), 700, np.float32)))
+
+
+def test_every_frame_s_hand_is_looked_for_with_its_own_cube(monkeypatch):
+    asked = []
+
+    def find(depth, camera, cube_mm):
+        asked.append(cube_mm)
+        return np.array([0, 0, 710], np.float32)
+
+    monkeypatch.setattr(recorded, "find_hand", find)
+    load(recording(cube=np.array([250, 200, 180], np.float32)))
+    assert sorted(asked) == [180, 200, 250]
 
 
 @pytest.mark.parametrize("factor", [0.001, 0.1, [1, -1, 1]])

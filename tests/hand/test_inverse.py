@@ -144,6 +144,23 @@ def test_a_sequence_starts_from_the_frame_before_and_passes_gaps():
     check_limits(solution)
 
 
+def test_a_joint_that_comes_and_goes_does_not_move_what_tracking_begins_from():
+    """Joints are counted from the mean of those that are valid, which is another one then."""
+    subject, _, joints = people("msra")
+    valid = np.ones((N, 21), bool)
+    valid[1::2, 10:17] = False  # All of two fingers but the root's joints.
+
+    @jax.jit
+    def tracked(path):
+        state = ik.track(subject, path, valid, np.ones(N, bool), iterations=3)
+        return ik.labels_of_frames(subject, state)
+
+    for hand in joints[:4]:
+        path = np.tile(hand, (N, 1, 1))
+        apart = np.linalg.norm(tracked(path) - path, axis=-1)
+        assert np.where(valid, apart, 0.0).mean(1).max() < 0.1
+
+
 def test_equation_1_is_minimised_as_a_slow_solver_does():
     subject, poses, joints = people("msra")
     noisy = joints + np.random.default_rng(1).normal(0, 6, joints.shape).astype(np.float32)

@@ -57,6 +57,13 @@ def test_a_flying_pixel_does_not_win():
     assert 10 <= row < 20 and 10 <= column < 20
 
 
+def test_pixels_on_the_rim_are_not_the_nearest_surface():
+    # What lies beyond them is not known, so that it must not pass for readings.
+    depth = jnp.zeros((20, 20)).at[:2].set(300.0).at[10:15, 10:15].set(600.0)
+    row, column = nearest_surface(depth)
+    assert 10 <= row < 15 and 10 <= column < 15
+
+
 def test_thin_scene_falls_back_to_the_nearest_reading():
     row, column = nearest_surface(jnp.zeros((20, 20)).at[4, 7].set(500.0).at[9, 9].set(450.0))
     assert (row, column) == (9, 9)

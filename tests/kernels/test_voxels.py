@@ -198,6 +198,13 @@ def test_tighten_fills_the_grid_with_the_longest_side():
     jax.tree.map(np.testing.assert_array_equal, none, grid)
 
 
+def test_a_tiny_box_counts_as_a_fifth_of_the_grid():
+    grid = make_grid(jnp.zeros(3), 200.0, 16)
+    points = jnp.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    tight = tighten(points, jnp.ones(2, bool), grid, 16)
+    np.testing.assert_allclose(tight.scale / grid.scale, 5 * 0.999, rtol=1e-5)
+
+
 def test_depth_map_equals_a_loop():
     rng = np.random.default_rng(2)
     centre = np.array([0.0, 0.0, 500.0], np.float32)

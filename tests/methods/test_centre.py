@@ -74,6 +74,26 @@ def test_the_second_pass_looks_about_what_the_first_one_found():
     np.testing.assert_allclose(jax.jit(twice.predict)(variables, batch), again, atol=1e-3)
 
 
+@pytest.mark.parametrize(("rough_mm", "jitter_mm"), [(30.0, 0.0), (0.0, 15.0)])
+def test_half_of_the_crops_lie_about_the_rough_centre_half_about_the_true_one(rough_mm, jitter_mm):
+    method, batch = METHODS["centre"](config(jitter_mm=jitter_mm), CENTRE), make_batch(32)
+    batch["centre"] = batch["joints"][:, 0] + jnp.array([rough_mm, 0.0, 0.0])
+    # A network that finds no offset is as far off as its crop.
+    variables = jax.tree.map(jnp.zeros_like, method.init(jax.random.key(0)))
+    step = jax.jit(lambda key: method.loss(variables, batch, key)[1][0]["error_mm"])
+    found = np.mean([step(jax.random.key(k)) for k in range(20)])
+    expected = 0.5 * (rough_mm + jitter_mm * np.sqrt(8 / np.pi))  # The mean length of the noise.
+    assert found == pytest.approx(expected, rel=0.15)
+
+
+def test_what_lies_outside_the_cube_is_background():
+    method, batch = METHODS["centre"](config(output_std=0.5), CENTRE), make_batch()
+    variables, predict = method.init(jax.random.key(0)), jax.jit(method.predict)
+    wall = batch["centre"][:, 2, None, None] + 150.0  # Half of the cube is 100 mm.
+    walled = batch | {"depth": jnp.where(batch["depth"] > 0, batch["depth"], wall)}
+    np.testing.assert_array_equal(predict(variables, batch), predict(variables, walled))
+
+
 def test_running_statistics_of_batch_norm():
     method, batch = METHODS["centre"](config(batch_norm=True), CENTRE), make_batch()
     variables = method.init(jax.random.key(0))

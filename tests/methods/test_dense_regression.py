@@ -14,7 +14,14 @@ from hpe_jax.errors import InputError
 from hpe_jax.kernels.crops import make_crop, sample, to_camera, to_pixels, to_space
 from hpe_jax.kernels.offsets import image_heatmaps, joint_field
 from hpe_jax.methods import METHODS
-from hpe_jax.methods.dense_regression import BASELINES, PAPER, SWEEPS, DenseNet, estimate
+from hpe_jax.methods.dense_regression import (
+    BASELINES,
+    PAPER,
+    SWEEPS,
+    DenseNet,
+    _error,
+    estimate,
+)
 
 SETTINGS = dict(radius_mm=80.0, candidates=5, kernel_mm=40.0, iterations=10)
 estimate = jax.jit(estimate, static_argnums=3, static_argnames=["weighted", *SETTINGS])
@@ -96,6 +103,20 @@ def test_unweighted_is_near_and_few_pixels_are_enough():
     np.testing.assert_array_equal(nothing, 0)
 
 
+def test_offsets_lead_from_a_pixel_to_the_joint():
+    found, points, seen = random_maps(3)
+    joints = np.random.default_rng(0).uniform(-30, 30, (3, 3)).astype(np.float32)
+    maps = {"R": np.abs(found["R"]) + 0.1, "O": (joints - points[:, :, None]) / 80.0}
+    places = estimate(maps, points, jnp.asarray(seen), project, **SETTINGS)
+    np.testing.assert_allclose(places, joints, atol=1e-3)
+
+
+def test_offsets_are_learned_near_the_joint_only():
+    near = jnp.zeros((1, 4, 4, 2)).at[0, 1, 2, 0].set(0.5)
+    wanted = {"O": jnp.zeros((1, 4, 4, 2, 3)), "S": near}
+    np.testing.assert_allclose(_error("O", jnp.ones((1, 4, 4, 2, 3)), wanted), [[3.0, 0.0]])
+
+
 @pytest.mark.parametrize("weighted", [True, False])
 def test_perfect_maps_give_the_joints_back(weighted):
     """Maps of joints near the surface, at the paper's resolution, decode to within 0.5 mm."""
@@ -171,6 +192,34 @@ def test_it_trains_and_predicts(name):
     joints = jax.jit(method.predict)(variables, batch)
     assert joints.shape == (2, 3, 3) and np.isfinite(joints).all()
     assert np.linalg.norm(joints - batch["joints"], axis=-1).mean() < 60
+
+
+def silent(**changes):
+    """A network whose outputs are all zero, and a batch of one example."""
+    settings = config(rotation_deg=0.0, aspect_std=0.0, **changes)
+    method = METHODS["dense_regression"](settings, SKELETON)
+    variables = jax.tree.map(jnp.zeros_like, method.init(jax.random.key(0)))
+    return settings, method, variables, make_batch(1)
+
+
+@pytest.mark.parametrize("name", ["baseline1", "baseline2"])
+def test_direct_coordinates_are_read_in_the_unit_that_they_are_learned_in(name):
+    settings, method, variables, batch = silent(**BASELINES[name])
+    wanted = (batch["joints"][0] - batch["centre"][0]).ravel() / settings.reach_mm
+    for i in range(settings.stacks):
+        variables["params"][f"C{i}_output"]["bias"] = wanted
+    found = jax.jit(method.predict)(variables, batch)
+    np.testing.assert_allclose(found, batch["joints"], atol=1e-2)
+    if name == "baseline1":  # The other one also learns maps.
+        assert jax.jit(method.loss)(variables, batch, jax.random.key(0))[0] < 1e-6
+
+
+def test_a_detected_pixel_is_the_middle_of_its_part_of_the_crop():
+    """Of equal maps the first pixel is taken, at the depth of the centre."""
+    _, method, variables, batch = silent(candidates=1, **BASELINES["baseline3"])
+    joints = jax.jit(method.predict)(variables, batch)[0]
+    crop = make_crop(batch["centre"][0], batch["camera"][0], batch["cube"][0], 32)
+    np.testing.assert_allclose(to_pixels(joints, crop), 1.5, atol=1e-3)
 
 
 def test_loss_is_equation_4():

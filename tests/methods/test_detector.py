@@ -14,6 +14,7 @@ from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import ICVL, NYU, Skeleton
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.detector import NOWHERE_MM, PAPER, STEM, UNIT_MM, median_centre
+from hpe_jax.training.sources import make_source
 
 CAMERA = np.array([60.0, 60.0, 32.0, 24.0], np.float32)
 TWO = Skeleton(("left", "right"), ((0, 1),), (0, 1))
@@ -90,6 +91,43 @@ def test_depth_is_that_of_the_nearest_reading_and_what_the_network_adds():
     np.testing.assert_allclose(at[:, 2], expected, rtol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def loss():
+    """Of a network whose maps are all zero."""
+    method = METHODS["detector"](config(), TWO)
+    variables = jax.tree.map(jnp.zeros_like, method.init(jax.random.key(0)))
+    step = jax.jit(method.loss)
+    return lambda batch: step(variables, batch, jax.random.key(0))
+
+
+def test_joints_without_a_label_teach_nothing(loss):
+    batch = make_batch(1) | {"joint_valid": jnp.array([[True, False]])}
+    moved = batch | {"joints": batch["joints"].at[:, 1].add(20.0)}
+    (one, (a, _)), (two, (b, _)) = loss(batch), loss(moved)
+    assert one == two and a["error_mm"] == b["error_mm"]
+
+
+def test_targets_lie_where_the_maps_are_read(loss):
+    pixels = np.array([[0.0, 1.0], [13.0, 2.0]])
+    joints = np.concatenate([(pixels - CAMERA[2:]) / CAMERA[:2], np.ones((2, 1))], 1) * 500
+    batch = make_batch(1) | {"joints": jnp.asarray(joints[None], jnp.float32)}
+    value, _ = loss(batch | {"depth": jnp.zeros_like(batch["depth"])})  # Only heatmaps count.
+    y, x = np.mgrid[:12, :16]
+    middles = (np.stack([x, y], -1) + 0.5) * STEM - 0.5  # Of the maps' pixels, in the frame's.
+    apart = (((middles[..., None, :] - pixels) / STEM) ** 2).sum(-1)
+    np.testing.assert_allclose(value, np.exp(-apart).sum(), rtol=1e-4)
+
+
+def test_readings_far_from_a_joint_teach_it_no_depth(loss):
+    batch = make_batch(1)
+    joint = float(batch["joints"][0, 0, 2])
+    empty, far, near = (
+        loss(batch | {"depth": jnp.full_like(batch["depth"], z)})[0]
+        for z in (0.0, joint + 300.0, joint - 50.0)
+    )
+    assert empty == far != near
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
@@ -106,8 +144,9 @@ def test_bad_configs(changes, match):
         METHODS["detector"](config(**changes), NYU)
 
 
-def test_configs_ask_for_whole_frames():
+def test_configs_ask_for_whole_frames_and_no_centre():
     module = importlib.import_module("configs.detector_nyu")
     assert module.get_config().data.whole and module.get_config("quick").data.whole
+    assert make_source(module.get_config("quick"), "test").centre == "none"
     with pytest.raises(ValueError, match="no variant"):
         module.get_config("large")

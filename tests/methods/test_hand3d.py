@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from learning import SKELETON, fit, squares
 from ml_collections import ConfigDict
 from small_v2v import make_noise_source
@@ -16,7 +17,7 @@ from small_v2v import make_noise_source
 from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import ICVL, NYU
 from hpe_jax.methods import METHODS
-from hpe_jax.methods.hand3d import PAPER, QUICK, STAGES, RefineNet
+from hpe_jax.methods.hand3d import PAPER, QUICK, STAGES, Hand3DNet, RefineNet
 from hpe_jax.training import loop, stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +119,35 @@ def test_refined_distances_stay_in_range():
         return net.apply(big, volume)
 
     assert jnp.abs(refined()).max() <= 1.0
+
+
+class Says(nn.Module):
+    """Refinement that says one number everywhere."""
+
+    @nn.compact
+    def __call__(self, volume):
+        return jnp.zeros_like(volume) + self.param("number", nn.initializers.zeros, ())
+
+
+def test_a_residual_leads_from_any_distance_to_any_other_and_back():
+    net, volume = Hand3DNet(Says(), None, True), jnp.ones((1, 4, 4, 4, 1))
+
+    def refined(number):
+        return net.apply({"params": {"refine": {"number": number}}}, volume, False)[0]
+
+    np.testing.assert_array_equal(refined(-1.0), -volume)
+    np.testing.assert_array_equal(refined(1.0), volume)  # Cut off, but its slope is not.
+    assert jax.grad(lambda n: refined(n).mean())(1.0) == pytest.approx(2.0)
+
+
+def test_dropout_is_for_training_only():
+    settings = config(dropout=0.5, output_std=0.5, refine=False)
+    method, batch = METHODS["hand3d"](settings, SKELETON), make_batch()
+    variables = jax.jit(method.init)(jax.random.key(0))
+    loss, predict = jax.jit(method.loss), jax.jit(method.predict)
+    losses = {float(loss(variables, batch, jax.random.key(k))[0]) for k in range(3)}
+    assert len(losses) == 3
+    np.testing.assert_array_equal(predict(variables, batch), predict(variables, batch))
 
 
 def test_what_lies_outside_the_cube_is_background():

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from hpe_jax.metrics import plots
+from hpe_jax.metrics.errors import success
 
 
 @pytest.fixture
@@ -32,6 +33,14 @@ def test_each_result_has_its_line_and_bars(tmp_path, error):
         first, second = _pixels(tmp_path / "1.png"), _pixels(tmp_path / "2.png")
         assert _has_colour(first, "#0072B2") and not _has_colour(first, "#D55E00")
         assert _has_colour(second, "#0072B2") and _has_colour(second, "#D55E00")
+
+
+def test_each_panel_has_its_own_curve(tmp_path, error, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, *_: figures.append(figure))
+    plots.success_curve(tmp_path / "a.png", {"a": error})
+    for ax, per in zip(figures[0].axes, ("worst", "mean"), strict=True):
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * success(error, per=per))
 
 
 def test_bars_leave_out_joints_never_scored(tmp_path, error):

@@ -116,6 +116,16 @@ def test_poses_are_varied_within_the_limits(file):
     assert (np.diff(bends) < 0).all() and bends[5] > 0.8 * bends[0]
 
 
+def test_the_thumb_rises_from_the_palm_from_candidate_to_candidate():
+    # Far from its limits, which would hide how far.
+    bank = PoseBank(jnp.asarray(FINGERS[1:]), jnp.radians(jnp.array([[20.0, 20, 30, 20, 20]])))
+    _, thumb = jax.jit(jax.vmap(lambda k: draw_poses(bank, k, 6)))(
+        jax.random.split(jax.random.key(0), 300)
+    )
+    rise = np.diff(np.degrees(np.asarray(thumb)[..., 1].mean(0)))
+    np.testing.assert_allclose(rise, 4.0, atol=1.0)
+
+
 def test_sampled_hands_keep_limits_and_take_the_free_candidate(file):
     bank = read_bank(file())
     view = poses.VIEWS["nyu"]

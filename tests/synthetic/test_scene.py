@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from hpe_jax.camera import CAMERAS, decimate, xyz_to_uvd
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.errors import InputError
-from hpe_jax.synthetic import TEST_FRAMES, make_source
-from hpe_jax.synthetic.scene import EMPTY, TORSO_MM, background
+from hpe_jax.synthetic import TEST_FRAMES, make_source, scene
+from hpe_jax.synthetic.scene import EMPTY, NECK_MM, TORSO_MM, background
 
 
 def config(**changes):
@@ -45,6 +45,20 @@ def test_the_background_is_behind_the_hand(pictures):
     filled = (depth > 0).mean((1, 2))
     assert abs((filled == 0).mean() - EMPTY) < 0.15
     assert (filled == 1).any() and ((filled > 0.02) & (filled < 0.9)).any()
+
+
+def test_a_person_s_head_is_above_the_torso(monkeypatch):
+    middles, ellipsoid = [], scene._ellipsoid
+
+    def seen(ray, middle, half):
+        middles.append(np.asarray(middle))
+        return ellipsoid(ray, middle, half)
+
+    monkeypatch.setattr(scene, "_ellipsoid", seen)
+    camera = jnp.array([73.0, 73.0, 40.0, 30.0])
+    background(jax.random.key(0), jnp.array([0.0, 0, 700]), jnp.zeros(2), camera, (6, 8))
+    torso, head = middles
+    assert head[1] == pytest.approx(torso[1] - NECK_MM, abs=1e-3)  # y is down.
 
 
 def test_whole_frames():

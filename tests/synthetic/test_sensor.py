@@ -52,6 +52,16 @@ def test_mixed_pixels_trail_behind_edges_only():
     assert outside.sum() >= 20
 
 
+def test_edges_that_trail_curtains_are_clean():
+    """Their readings are put far back instead of being lost."""
+    out = read(700.0, 128)
+    curtains = (out > 730.0).sum((1, 2)) > 20
+    rim = np.zeros((64, 64), bool)
+    rim[16:48, 16:48], rim[17:47, 17:47] = True, False
+    lost = (out[:, rim] == 0).mean(1)
+    assert curtains.sum() > 20 and lost[curtains].mean() < 0.08 < lost[~curtains].mean()
+
+
 def test_silhouettes_lose_as_much_on_every_side():
     """Left, right, top and bottom: a sensor knows no side, and hands have one."""
     lost = read(700.0, 512) == 0

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from hpe_jax import camera as cameras
+from hpe_jax import synthetic
 from hpe_jax.errors import InputError
 from hpe_jax.hand.kinematics import FINGER_LIMITS, THUMB_LIMITS, palm_points
 from hpe_jax.hand.skeletons import SKELETONS
@@ -192,6 +193,34 @@ def test_clean_is_the_depth_before_the_sensor():
     noisy, faultless = frames(range(8), clean=True), frames(range(8), sensor=False)
     np.testing.assert_allclose(noisy["clean"], faultless["depth"], atol=1e-3)
     assert (noisy["clean"] != noisy["depth"]).any()
+
+
+def centres(count, **changes):
+    """The middle of the joints, and the centres, of the first test frames."""
+    plain = config(synthetic=dict(sensor=False, forearm=False), **changes)
+    source = make_source(plain, "test", 0)
+    step = jax.jit(lambda loaded: {k: source.expand(loaded)[k] for k in ("centre", "joints")})
+    batch = step(source.load(np.arange(count)))
+    return batch["joints"].mean(1), batch["centre"]
+
+
+def test_fine_patches_are_searched_where_they_are(monkeypatch):
+    """Every second pixel of them, which is another camera's picture of the same place."""
+
+    def middle_of_the_picture(depth, corner, camera, _):
+        uv = corner + (jnp.array(depth.shape[::-1]) - 1) / 2
+        return cameras.uvd_to_xyz(jnp.append(uv, 700.0), camera)
+
+    monkeypatch.setattr(synthetic, "localise", middle_of_the_picture)
+    middle, found = centres(8, patch=128)
+    along = found * (middle / found)[:, 2:]  # The same ray, as far away as the hand.
+    assert np.median(np.linalg.norm(along - middle, axis=-1)) < 40
+
+
+def test_where_nothing_is_found_the_centre_is_that_of_the_joints(monkeypatch):
+    monkeypatch.setattr(synthetic, "localise", lambda *_: jnp.zeros(3))
+    middle, found = centres(2)
+    np.testing.assert_allclose(found, middle, atol=1e-3)
 
 
 def test_so_many_subjects():

@@ -78,18 +78,27 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
     state, config = make_state(), toy.make_config()
     with Checkpoints(tmp_path, 2) as checkpoints:
         checkpoints.save(state, info(1, config))
-        state["params"]["out"]["bias"] = state["params"]["out"]["bias"].at[3].set(jnp.inf)
-        with pytest.raises(TrainingError, match="of step 2 are not finite; .* step 1 is intact"):
-            checkpoints.save(state, info(2, config))
+        kept = state["rest"]["batch_stats"]
+        for part, name in ((state["params"], "bias"), (kept, "mean"), (state["ema"], "kernel")):
+            good = part["out"][name]
+            part["out"][name] = good.at[3].set(jnp.inf)
+            with pytest.raises(TrainingError, match="of step 2 are not finite; .*step 1 is intact"):
+                checkpoints.save(state, info(2, config))
+            part["out"][name] = good
         assert checkpoints.latest == 1
 
 
 def test_refuses_another_experiment(tmp_path):
     with Checkpoints(tmp_path, 2) as checkpoints:
         checkpoints.save(make_state(), info(4, toy.make_config()))
-        other = toy.make_config(method__name="hourglass")
-        with pytest.raises(InputError, match="method.name is toy there, hourglass here"):
-            checkpoints.restore(make_state(), other, "synthetic-nyu")
+        for changes, message in (
+            ({"method__name": "hourglass"}, "method.name is toy there, hourglass here"),
+            ({"batch": 16}, "batch is 8 there, 16 here"),
+            ({"seed": 4}, "seed is 3 there, 4 here"),
+            ({"optimizer__lr": 1.0}, "optimizer.lr is 0.01 there, 1.0 here"),
+        ):
+            with pytest.raises(InputError, match=message):
+                checkpoints.restore(make_state(), toy.make_config(**changes), "synthetic-nyu")
         with pytest.raises(InputError, match="trained on synthetic-nyu, not nyu"):
             checkpoints.restore(make_state(), toy.make_config(), "nyu")
         longer = toy.make_config(steps=1000, log_every=3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hpe_jax.errors import InputError
 from hpe_jax.metrics.protocols import PROTOCOLS
-from hpe_jax.training.evaluation import PICTURES, Evaluation, Evaluator, constant_pose
+from hpe_jax.training.evaluation import PICTURES, Evaluation, Evaluator, Measurer, constant_pose
 from hpe_jax.training.results import score, unlike_published
 from hpe_jax.training.step import make_mesh
 
@@ -33,6 +33,15 @@ def test_every_frame_once_in_order(batch):
     shown = result.pictures["index"]
     assert len(shown) == PICTURES and shown[-1] == 36
     np.testing.assert_allclose(result.pictures["depth"], whole["depth"][shown], atol=1e-6)
+
+
+def test_measures_count_every_frame_once():
+    """Also where the last batch is filled up with frames that were measured before."""
+    source, variables = toy.make_source("test", 5), METHOD.init(jax.random.key(0))
+    method = dataclasses.replace(METHOD, measure=lambda _, batch: {"x": batch["joints"][:, 0, 0]})
+    every = source.expand(source.load(np.arange(5)))["joints"][:, 0, 0]
+    found = Measurer(method, source, make_mesh(), batch=4)(variables)
+    assert found["x"] == pytest.approx(float(every.mean()), rel=1e-5)
 
 
 def test_endless_sources_cannot_be_scored():

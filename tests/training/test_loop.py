@@ -12,8 +12,10 @@ import pytest
 import toy
 
 from hpe_jax.errors import InputError, TrainingError
-from hpe_jax.training.checks import check_config
+from hpe_jax.training import results
+from hpe_jax.training.checks import check_config, check_resumed
 from hpe_jax.training.loop import number_of_steps, train
+from hpe_jax.training.progress import Clock, Window
 from hpe_jax.training.sources import read_ahead
 
 METHOD = toy.make_method()
@@ -59,28 +61,77 @@ def test_a_config_without_a_field_is_refused():
         check_config(config)
 
 
-def run(workdir, **changes):
+def run(workdir, test=None, **changes):
     config = toy.make_config(**{"log_every": 2, "checkpoint_every": 2, **changes})
-    return train(config, workdir, METHOD, toy.make_source(), toy.make_source("test", 8))
+    return train(config, workdir, METHOD, toy.make_source(), test or toy.make_source("test", 8))
+
+
+def history_of(workdir):
+    return [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
 
 
 def test_what_metrics_and_history_hold(tmp_path):
-    metrics = run(tmp_path, steps=6, eval_every=2)
+    changes = {"eval_every": 2, "optimizer__schedule": "constant", "optimizer__warmup": 4}
+    metrics = run(tmp_path, steps=6, **changes)
     assert metrics["skeleton"] == "nyu" and len(metrics["joints"]) == toy.JOINTS
     assert metrics["camera"] == [588.03, 587.07, 320.0, 240.0]
     assert metrics["frames_skipped"] == 0 and "parts" not in metrics
-    history = [json.loads(x) for x in (tmp_path / "history.jsonl").read_text().splitlines()]
+    history = history_of(tmp_path)
     tests = {row["step"]: row["test_error_mm"] for row in history if "test_error_mm" in row}
     assert set(tests) == {2, 4} and all(v > 0 for v in tests.values())
+    rates = [row["lr"] for row in history if "lr" in row]
+    assert rates == pytest.approx([0.0025, 0.0075, 0.01])  # Of the last update before each line.
 
     # Killed between saving step 4 and looking at the test split there: it is made up for.
     shutil.rmtree(tmp_path / "checkpoints" / "6")
     kept = [row for row in history if row["step"] <= 4]
     assert kept[-1] == {"step": 4, "test_error_mm": tests[4]}
     (tmp_path / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in kept[:-1]))
-    run(tmp_path, steps=6, eval_every=2)
-    again = [json.loads(x) for x in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert again == history
+    run(tmp_path, steps=6, **changes)
+    assert history_of(tmp_path) == history
+
+
+def test_a_resumed_run_counts_what_was_before_it(tmp_path, monkeypatch):
+    """Killed between two log lines: their means and the time spent are those of all lives."""
+    monkeypatch.setattr(Clock, "seconds", lambda self: 10.0)
+    monkeypatch.setattr(results, "write_report", lambda *_, **__: None)  # Its pictures take long.
+    changes = {"steps": 4, "log_every": 4, "checkpoint_every": 3}
+    assert run(tmp_path, **changes)["train_seconds"] == 10
+    whole = history_of(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    assert [run(tmp_path, **changes)["train_seconds"] for _ in range(2)] == [20, 30]
+    assert history_of(tmp_path) == whole
+
+
+def test_metrics_are_written_last(tmp_path, monkeypatch):
+    """A run without its report is not taken for finished."""
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results, "write_report", fail)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, steps=2)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_no_groundtruth_where_a_joint_is_not_labelled(tmp_path):
+    test = toy.make_source("test", 8)
+
+    def expand(data):
+        batch = test.expand(data)
+        return batch | {"joint_valid": batch["joint_valid"].at[0, 2].set(False)}
+
+    run(tmp_path, dataclasses.replace(test, expand=expand), steps=2)
+    assert not (tmp_path / "groundtruth.txt").exists()
+    assert (tmp_path / "predictions.txt").is_file()
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+def test_what_is_not_finite_stops_the_run(name):
+    metrics = {"loss": 1.0, "gradient_norm": 1.0} | {name: np.inf}
+    with pytest.raises(TrainingError, match=f"step 4: {name} is inf"):
+        Window().add(3, metrics, None)
 
 
 def test_skipped_frames_are_counted_over_a_resume(tmp_path):
@@ -184,6 +235,15 @@ def test_a_resumed_run_has_the_same_epochs_and_files(tmp_path):
         go_on(6, 64, "b2")
     go_on(4, 64, "b2")  # A finished run is tested on whatever is asked for.
     assert go_on(6, 64, "a1")["examples_seen"] == 48
+
+
+def test_a_data_set_of_another_size_is_not_gone_on_with(tmp_path):
+    """Examples that repeat come in an order that its size decides, whatever the schedule."""
+    config = toy.make_config(optimizer__schedule="constant")
+    info = {"step": 4, "steps": 8, "epoch_size": 16}
+    with pytest.raises(InputError, match="have had 16 examples, expected the same, not 24"):
+        check_resumed(tmp_path, info, config, toy.make_source(size=24), 8, 24)
+    check_resumed(tmp_path, info, config, toy.make_source(), 8, 24)  # Endless: no epochs.
 
 
 def test_a_warm_start_is_for_the_beginning_only(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -21,7 +22,7 @@ def run(rule, gradients, start):
     for gradient in gradients:
         updates, state = rule.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-    return np.asarray(params)
+    return jax.tree.map(np.asarray, params)
 
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
@@ -59,6 +60,12 @@ def test_adam_with_an_l2_penalty_momentum_and_clipped_values():
     np.testing.assert_allclose(run(rule, GRADIENTS, START), params, atol=1e-5)
 
 
+def test_adamw_decays_what_has_no_gradient():
+    rule = make_optimizer(config(name="adamw", weight_decay=0.3), optax.constant_schedule(0.01))
+    found = run(rule, np.zeros((2, 5), np.float32), START)
+    np.testing.assert_allclose(found, START * (1 - 0.01 * 0.3) ** 2, rtol=1e-6)
+
+
 def test_muon_turns_kernels_orthogonally_and_biases_like_adam():
     rng = np.random.default_rng(1)
     start = {"kernel": jnp.zeros((3, 3, 4, 6)), "bias": jnp.asarray(START)}
@@ -82,6 +89,16 @@ def test_clipping_bounds_the_norm():
     clipped = big[0] / np.linalg.norm(big[0])
     expected = make_optimizer(config(name="rmsprop"), optax.constant_schedule(1.0))
     np.testing.assert_allclose(run(rule, big, START), run(expected, [clipped], START), atol=1e-5)
+
+
+def test_frozen_parameters_do_not_count_towards_the_clipped_norm():
+    # Two updates: RMSprop sees by how much a gradient was scaled only beside another one.
+    gradients = [{"still": size * GRADIENTS[0], "moves": 0.1 * GRADIENTS[1]} for size in (100, 0)]
+    rule = config(name="rmsprop", clip_norm=1.0), optax.constant_schedule(0.01)
+    some = make_optimizer(*rule, {"still": True, "moves": False})
+    found = run(some, gradients, {"still": START, "moves": START})
+    alone = run(make_optimizer(*rule), [g["moves"] for g in gradients], START)
+    np.testing.assert_allclose(found["moves"], alone, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

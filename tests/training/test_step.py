@@ -47,6 +47,29 @@ def test_accumulated_gradients_equal_the_whole_batch():
         )
 
 
+def test_running_statistics_see_every_part_of_a_batch():
+    state, _ = one_step(accumulate=2)
+    depth = SOURCE.expand(SOURCE.load(np.arange(8)))["depth"].reshape(8, -1)
+    # A part is every second example, so that it lies on all devices.
+    expected = 0.9 * 0.1 * depth[0::2].mean(0) + 0.1 * depth[1::2].mean(0)
+    np.testing.assert_allclose(state["rest"]["batch_stats"]["out"]["mean"], expected, rtol=1e-5)
+
+
+def test_updates_and_parts_of_a_batch_have_keys_of_their_own():
+    def loss(variables, batch, key):
+        draw, rest = jax.random.normal(key), {"batch_stats": variables["batch_stats"]}
+        value = jnp.square(METHOD.predict(variables, batch) - batch["joints"]).mean() / 1e6
+        return value, ({"draw": draw, "square": draw**2}, rest)
+
+    drawing = type(METHOD)(METHOD.init, loss, METHOD.predict)
+    for i in range(3):
+        _, metrics = one_step(method=drawing, updates=i + 1)
+        expected = jax.random.normal(jax.random.fold_in(jax.random.key(1), i))
+        np.testing.assert_allclose(metrics["draw"], expected, rtol=1e-6)
+    _, metrics = one_step(method=drawing, accumulate=2)
+    assert metrics["square"] > metrics["draw"] ** 2 + 1e-3  # Means of two that differ.
+
+
 def test_what_stands_for_an_unknown_joint_does_not_matter():
     def loss(variables, batch, key):
         error = jnp.linalg.norm(METHOD.predict(variables, batch) - batch["joints"], axis=-1)
