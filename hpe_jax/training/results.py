@@ -56,15 +56,6 @@ def score(evaluation: Evaluation, source: Source) -> dict[str, Any]:
     return result
 
 
-def unlike_published(source: Source, frames: int) -> bool:
-    """Whether so many frames are neither a data set's published test split nor one fold of it."""
-    if source.name not in PROTOCOLS:
-        return False
-    protocol = PROTOCOLS[source.name]
-    folds = [count for _, count in protocol.parts] if source.name == "msra" else []
-    return frames not in (protocol.frames, *folds)
-
-
 def skeleton_grid(evaluation: Evaluation, source: Source) -> UInt8[np.ndarray, "H W 3"]:
     """Predicted beside true skeletons on the frames kept for pictures (RGB)."""
     e = evaluation

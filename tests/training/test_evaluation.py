@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hpe_jax.errors import InputError
 from hpe_jax.metrics.protocols import PROTOCOLS
 from hpe_jax.training.evaluation import PICTURES, Evaluation, Evaluator, Measurer, constant_pose
-from hpe_jax.training.results import score, unlike_published
+from hpe_jax.training.results import score
 from hpe_jax.training.step import make_mesh
 
 METHOD = toy.make_method()
@@ -47,15 +47,6 @@ def test_measures_count_every_frame_once():
 def test_endless_sources_cannot_be_scored():
     with pytest.raises(InputError, match="endless"):
         Evaluator(METHOD, toy.make_source(), make_mesh(), batch=8)
-
-
-def test_other_frames_than_the_published_ones_are_told():
-    def told(name, frames):
-        return unlike_published(dataclasses.replace(toy.make_source("test", 8), name=name), frames)
-
-    assert [told("nyu", n) for n in (8252, 2440, 8251)] == [False, True, True]
-    assert [told("msra", n) for n in (8499, 8412, 8400)] == [False, False, True]
-    assert not told("synthetic-nyu", 8)
 
 
 @given(st.integers(0, 1000))

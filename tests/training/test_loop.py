@@ -161,6 +161,15 @@ def test_figures_of_a_shorter_run_do_not_outlive_it(tmp_path):
     assert again["mean_error_mm"] == first["mean_error_mm"]
 
 
+def test_a_part_of_a_published_split_is_called_so(tmp_path):
+    told = "note: not the whole published test split"
+    config, test = toy.make_config(steps=2), toy.make_source("test", 8)
+    for name, expected in (("nyu", True), ("synthetic-nyu", False)):
+        source = dataclasses.replace(test, name=name)
+        train(config, tmp_path / name, METHOD, toy.make_source(), source)
+        assert (told in (tmp_path / name / "log.txt").read_text()) == expected
+
+
 def test_predictions_of_another_test_do_not_outlive_it(tmp_path):
     """They would be taken for this one's: they are not told apart by anything in them."""
     run(tmp_path, steps=2)
@@ -202,7 +211,7 @@ def test_a_method_without_depth_is_measured_in_x_and_y_too(tmp_path):
     metrics = train(config, tmp_path / "flat", far, *sources)
     assert metrics["estimates"] == "xy" and metrics["mean_error_mm"] > 300
     assert metrics["mean_error_xy_mm"] < 300 and metrics["baseline_mean_error_xy_mm"] < 300
-    rows = [json.loads(x) for x in (tmp_path / "flat/history.jsonl").read_text().splitlines()]
+    rows = history_of(tmp_path / "flat")
     assert next(row["test_error_mm"] for row in rows if "test_error_mm" in row) < 300
     assert "mean_error_xy_mm" not in train(config, tmp_path / "whole", METHOD, *sources)
 
