@@ -114,15 +114,13 @@ def list_split(folder: Path, view: int, labels: int, *, gaps: bool = False) -> l
     missing = next((name for name in names if name not in found), None)
     complete = len(found) == labels and missing is None
     if not (complete or (gaps and found.issubset(names))):
+        first = (
+            f" (first missing: {missing}; with data.skip_unreadable=True in training and "
+            "data.stand_in=True in a test others stand in)"
+        )
         raise InputError(
             f"{folder}: {len(found)} frames {prefix}*.png, expected {labels}, one for each row "
-            f"of joint_data.mat"
-            + (
-                f" (first missing: {missing}; others stand in for missing ones "
-                "with data.skip_unreadable=True in training, data.stand_in=True in a test)"
-                if missing
-                else ""
-            )
+            f"of joint_data.mat{first if missing else ''}"
         )
     return [folder / name for name in names]
 

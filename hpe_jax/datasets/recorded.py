@@ -139,8 +139,8 @@ def _check(recording: Recording) -> None:
 def _check_centres(path: Path, centres: Float[np.ndarray, "N 3"], recording: Recording) -> None:
     """InputError if most centres of a file are not at the labelled hands."""
     labels = np.where(recording.joint_valid[..., None], recording.joints, np.nan)
-    means = np.nanmean(labels[recording.joint_valid.any(1)], 1)
-    centres = centres[recording.joint_valid.any(1)]
+    labelled = recording.joint_valid.any(1)
+    means, centres = np.nanmean(labels[labelled], 1), centres[labelled]
 
     def apart(centres: np.ndarray) -> float:
         distance = np.linalg.norm(centres - means, axis=-1)

@@ -158,7 +158,7 @@ def test_jitter_is_by_seed_and_number_and_only_in_training(tmp_path):
     assert (later["centre"] != one).all()  # Another epoch, another jitter.
     np.testing.assert_allclose(later["joints"].mean(1), steady, atol=1e-3)
     others = [make_source(data, "train", s).load(np.arange(6))["centre"] for s in (1, 2)]
-    assert (np.abs(one - steady) > 0).all()
+    assert (np.abs(one - steady) > 0).all() and (one != others[0]).all()
     moved = np.concatenate([centre - steady for centre in (one, *others)])
     assert len(np.unique(moved.round(3), axis=0)) == 18  # No frame's is another's of another seed.
     assert 4 < (one - steady).std() < 20
