@@ -34,6 +34,7 @@ from hpe_jax.hand.skeletons import SKELETONS
 CENTRES = ("gt", "com", "file")
 
 _MAX_SKIPS = 1000
+_TOLD = 20  # unusable frames that are named; of more, every thousandth
 _THREADS = min(16, 2 * (os.cpu_count() or 1))
 
 log = logging.getLogger(__name__)
@@ -291,8 +292,10 @@ class _Examples:
                 with self.lock:
                     new = candidate not in self.skipped
                     self.skipped.add(candidate)
-                if new:
-                    log.warning("skipped %s (%d frames skipped so far)", error, len(self.skipped))
+                    so_far = len(self.skipped)
+                if new and (so_far <= _TOLD or so_far % 1000 == 0):
+                    rest = "; of others every thousandth is told" if so_far == _TOLD else ""
+                    log.warning("skipped %s (%d frames skipped so far%s)", error, so_far, rest)
         raise InputError(f"{self.frames[index]}: {_MAX_SKIPS} unusable frames in a row")
 
     def load(self, indices: np.ndarray) -> dict[str, np.ndarray]:

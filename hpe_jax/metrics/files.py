@@ -1,4 +1,4 @@
-"""Prediction files: one line a frame, three numbers a joint, blanks or tabs between them.
+"""Prediction files: a line a frame, three numbers a joint, blanks, tabs or commas between them.
 
 The numbers are (u, v, depth) in pixels and mm, or (x, y, z) in mm; nothing in a file says which.
 A line may start with the frame's name (the label files of ICVL, the files of denseReg); either
@@ -59,6 +59,7 @@ def read_joints(
         raise InputError(f"{path}: {e.strerror}, expected a file with {expected} a line") from e
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: not text, expected {expected} a line") from e
+    text = text.replace(",", " ")
     lines = [(i, line.split()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise InputError(f"{path}: empty, expected {expected} a line")

@@ -217,6 +217,18 @@ def test_unreadable_training_frames_are_replaced_and_counted(tmp_path, caplog):
         make_source(data, "test", 0).load(np.array([2]))
 
 
+def test_of_many_unusable_frames_some_are_named(tmp_path, monkeypatch, caplog):
+    make_tree(tmp_path)
+    for number in (1, 2, 3, 4):
+        (tmp_path / "train" / f"depth_1_{number:07d}.png").write_bytes(b"")
+    monkeypatch.setattr(recorded, "_TOLD", 2)
+    source = make_source(config(tmp_path, skip_unreadable=True), "train", 0)
+    with caplog.at_level(logging.WARNING):
+        source.load(np.array([0]))
+    assert source.skipped == {0, 1, 2, 3} and len(caplog.records) == 2
+    assert "depth_1_0000002.png" in caplog.text and "every thousandth is told" in caplog.text
+
+
 def test_missing_or_misrooted_data(tmp_path):
     with pytest.raises(InputError, match="expected .*joint_data.mat and .*depth_1_0000001.png"):
         make_source(config(tmp_path / "nothing"), "train", 0)

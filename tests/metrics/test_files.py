@@ -26,7 +26,7 @@ def test_round_trip(tmp_path, values):
     np.testing.assert_allclose(back.values, values, atol=5.01e-4)
 
 
-def test_tabs_blank_lines_names_and_carriage_returns(tmp_path):
+def test_tabs_commas_blank_lines_names_and_carriage_returns(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"seq/0.png 1 2\r\n")
     with pytest.raises(InputError, match="line 1: 2 numbers after the name, expected 3 numbers"):
@@ -35,6 +35,8 @@ def test_tabs_blank_lines_names_and_carriage_returns(tmp_path):
     back = read_joints(path, 1)
     assert back.names == ["x.png", "y.png"]
     np.testing.assert_array_equal(back.values, [[[1, -2.5, 300]], [[4, 5, 6]]])
+    path.write_bytes(b"1,-2.5, 3e2\r\n4, 5,6,\n")
+    np.testing.assert_array_equal(read_joints(path, 1).values, back.values)
 
 
 @pytest.mark.parametrize(
