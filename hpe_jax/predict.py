@@ -229,7 +229,9 @@ def _run(given: flags.FlagValues) -> None:
     frames = list_frames(given.input)
     centres = None
     if given.centres:
-        centres = read_centres(given.centres, y_up=given.centres_y_up, frames=len(frames))
+        centres = read_centres(
+            given.centres, y_up=given.centres_y_up, frames=len(frames), camera=camera
+        )
 
     from hpe_jax.predictor import Predictor
     from hpe_jax.process import use_cache
@@ -292,14 +294,14 @@ def make_flags() -> flags.FlagValues:
         "workdir": "folder of a training run; its latest checkpoint is used",
         "artifact": "an exported model instead of --workdir; not built yet",
         "input": "a depth frame, or a folder of them in name order: 16-bit or NYU's PNG, .npy",
-        "centres": "text file of hand centres, 'x y z' mm or 'invalid' a frame; else found here",
+        "centres": "hand centres: a text file of 'x y z' in mm or 'invalid' a line, or A2J's .mat",
         "centre_model": "folder of a run of centre_*.py or detector_*.py that finds hand centres",
         "out": "folder for joints.jsonl, summary.json and pictures",
     }
     for name, meaning in text.items():
         flags.DEFINE_string(name, None, meaning, values)
     switches = {
-        "centres_y_up": "y of --centres points up, as in NYU's published files",
+        "centres_y_up": "y of --centres points up, as in NYU's published text files",
         "skip_unreadable": "report frames that are unreadable, or empty about their centre of "
         "--centres, and go on, instead of stopping",
     }

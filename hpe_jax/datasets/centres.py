@@ -1,7 +1,10 @@
-"""Hand centre files in the field's text format: one `x y z` (mm) a line, `invalid` for none.
+"""Hand centre files in the field's formats.
 
-NYU's published files count y **up**, unlike this library: pass `y_up=True` for those. On the
-8,252 frames of `center_test_refined.txt` the flipped centres lie 21 mm from the mean of the
+V2V-PoseNet's are text: one `x y z` (mm) a line, `invalid` for none. A2J's are MATLAB files: the
+variable `centre_pixel`, (N, 1, 3), u, v (pixels) and depth (mm); those of NYU are the same centres.
+
+The text files of NYU and MSRA15 count y **up**, unlike this library: pass `y_up=True` for those.
+On the 8,252 frames of `center_test_refined.txt` the flipped centres lie 21 mm from the mean of the
 joints, the unflipped ones 134 mm.
 """
 
@@ -14,28 +17,54 @@ import numpy as np
 from jaxtyping import Float
 
 from hpe_jax.atomic import write_atomic
-from hpe_jax.camera import flip_y
+from hpe_jax.camera import flip_y, uvd_to_xyz
+from hpe_jax.datasets.matlab import read_variables
 from hpe_jax.errors import InputError
 
 
 def read_centres(
-    path: str | Path, *, y_up: bool = False, frames: int | None = None
+    path: str | Path,
+    *,
+    y_up: bool = False,
+    frames: int | None = None,
+    camera: Float[np.ndarray, "4"] | None = None,
 ) -> Float[np.ndarray, "N 3"]:
     """Read a centre file.
 
     Args:
-      path: the text file.
-      y_up: whether the file's y points up; it is flipped then.
-      frames: how many lines the file must have; None takes any number.
+      path: the file; one that ends in `.mat` is a MATLAB file.
+      y_up: whether a text file's y points up; it is flipped then.
+      frames: how many centres the file must have; None takes any number.
+      camera: fx, fy, cx, cy of the images that a MATLAB file counts pixels of.
 
     Returns:
-      (N, 3) float32 mm, y down; a row of NaN for each `invalid` line.
+      (N, 3) float32 mm, y down; a row of NaN for each `invalid` line or depth of nothing.
 
     Raises:
-      InputError: the file is missing, has another number of lines, or a line is neither
+      InputError: the file is missing, has another number of centres, or a line is neither
         three finite numbers nor `invalid`.
+      ValueError: a MATLAB file without `camera`.
     """
     path = Path(path)
+    centres = _of_matlab(path, camera) if path.suffix == ".mat" else _of_text(path, y_up)
+    if frames is not None and len(centres) != frames:
+        raise InputError(f"{path}: {len(centres)} centres, expected one a frame, {frames} in all")
+    return centres
+
+
+def _of_matlab(path: Path, camera: Float[np.ndarray, "4"] | None) -> Float[np.ndarray, "N 3"]:
+    if camera is None:
+        raise ValueError(f"{path}: centres in pixels, expected a camera")
+    (pixels,) = read_variables(path, "centre_pixel")
+    if pixels.shape[1:] != (1, 3):
+        raise InputError(f"{path}: centre_pixel is {pixels.shape}, expected (frames, 1, 3)")
+    pixels = pixels[:, 0]
+    found = np.isfinite(pixels).all(1) & (pixels[:, 2] > 0)
+    centres = uvd_to_xyz(np.where(found[:, None], pixels, 1.0), np.asarray(camera, np.float64))
+    return np.where(found[:, None], centres, np.nan).astype(np.float32)
+
+
+def _of_text(path: Path, y_up: bool) -> Float[np.ndarray, "N 3"]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -59,8 +88,6 @@ def read_centres(
                 f"{path}: line {i + 1}: expected 'x y z' in mm or 'invalid', found {line[:60]!r}"
             )
         centres[i] = values
-    if frames is not None and len(centres) != frames:
-        raise InputError(f"{path}: {len(centres)} centres, expected one a frame, {frames} in all")
     return np.asarray(flip_y(centres)) if y_up else centres
 
 

@@ -28,6 +28,7 @@ from hpe_jax import camera as cameras
 from hpe_jax.camera import uvd_to_xyz
 from hpe_jax.datasets.depth_io import read_depth
 from hpe_jax.datasets.labels import leave_out_bad
+from hpe_jax.datasets.matlab import read_variables
 from hpe_jax.datasets.recorded import Recording, recorded_source, replacing
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
@@ -164,26 +165,13 @@ def read_points(path: Path, view: int = 1) -> Float[np.ndarray, "N 36 3"]:
 
 def _load(path: Path) -> tuple[Float[np.ndarray, "3 N 36 3"], Float[np.ndarray, "3 N 36 3"]]:
     """`joint_uvd` and `joint_xyz` of all cameras."""
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, variable_names=["joint_uvd", "joint_xyz"])
-        uvd, xyz = content["joint_uvd"], content["joint_xyz"]
-    except KeyError as error:
-        raise InputError(f"{path}: expected the variables joint_uvd and joint_xyz") from error
-    except Exception as error:  # scipy raises whatever the broken bytes lead it to
-        raise InputError(
-            f"{path}: unreadable, expected a MATLAB file with joint_uvd and joint_xyz "
-            f"({(str(error) or type(error).__name__).splitlines()[0]})"
-        ) from error
+    uvd, xyz = read_variables(path, "joint_uvd", "joint_xyz")
     for name, labels in (("joint_uvd", uvd), ("joint_xyz", xyz)):
         if labels.ndim != 4 or labels.shape[0] != 3 or labels.shape[2:] != (36, 3):
             raise InputError(f"{path}: {name} is {labels.shape}, expected (3, frames, 36, 3)")
-        if labels.dtype.kind not in "fiu":
-            raise InputError(f"{path}: {name} holds {labels.dtype}, expected numbers")
     if uvd.shape != xyz.shape:
         raise InputError(f"{path}: joint_uvd is {uvd.shape} but joint_xyz {xyz.shape}")
-    return uvd.astype(np.float64), xyz.astype(np.float64)
+    return uvd, xyz
 
 
 def _frame_name(view: int, index: int) -> str:

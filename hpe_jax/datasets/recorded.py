@@ -187,12 +187,13 @@ class _Examples:
             return lambda i, depth: joints[i][valid[i]].mean(0)
         if data.centre == "file":
             path = Path(centre_path(data, split))
-            centres = read_centres(path, y_up=self.recording.centres_y_up, frames=len(self.frames))
+            y_up, frames = self.recording.centres_y_up, len(self.frames)
+            centres = read_centres(path, y_up=y_up, frames=frames, camera=self.camera)
             _check_centres(path, centres, self.recording)
 
             def from_file(i: int, depth: np.ndarray) -> np.ndarray:
                 if np.isnan(centres[i]).any():
-                    raise InputError(f"{path}: line {i + 1}: no centre for {self.frames[i]}")
+                    raise InputError(f"{path}: number {i + 1}: no centre for {self.frames[i]}")
                 return centres[i]
 
             return from_file

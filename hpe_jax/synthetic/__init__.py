@@ -239,7 +239,8 @@ def _file_centres(config: Any, split: str) -> Array:
             "data.centre=file: synthetic training frames are endless, no file fits; expected "
             "data.root to name a data set"
         )
-    centres = read_centres(path, frames=TEST_FRAMES)
+    camera = cameras.CAMERAS[config.dataset].intrinsics
+    centres = read_centres(path, frames=TEST_FRAMES, camera=camera)
     bad = np.flatnonzero(~(centres[:, 2] > 0))
     if len(bad):
         raise InputError(

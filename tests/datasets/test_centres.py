@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from scipy.io import savemat
 
+from hpe_jax.camera import NYU, uvd_to_xyz, xyz_to_uvd
 from hpe_jax.datasets.centres import read_centres, write_centres
 from hpe_jax.errors import InputError
 
@@ -18,7 +20,6 @@ def test_published_centres_lie_near_the_published_joints(shared_data):
     """In y-up coordinates they do; read as y down they would be 13 cm off."""
     folder = shared_data / "nyu"
     u, v, d = (np.loadtxt(folder / f"joint_1_{c}.csv", delimiter=",") for c in "uvd")
-    from hpe_jax.camera import NYU, uvd_to_xyz
     from hpe_jax.hand.skeletons import NYU_COLUMNS
 
     uvd = np.stack([u, v, d], -1)[:, list(NYU_COLUMNS)]
@@ -39,6 +40,29 @@ def test_other_published_files_are_read(shared_data, name, frames):
     found = centres[np.isfinite(centres[:, 0])]
     assert len(found) > 0.99 * frames
     assert (found[:, 2] > 150).all() and (found[:, 2] < 2000).all()
+
+
+def test_centres_in_pixels_of_a_matlab_file(tmp_path):
+    centres = np.array([[10.5, -20.25, 700], [np.nan] * 3, [0, 30, 900]], np.float32)
+    pixels = xyz_to_uvd(np.nan_to_num(centres, nan=1.0).astype(np.float64), NYU.intrinsics)
+    pixels[1] = 320, 240, 0  # none
+    savemat(tmp_path / "c.mat", {"centre_pixel": pixels[:, None]})
+    back = read_centres(tmp_path / "c.mat", y_up=True, frames=3, camera=NYU.intrinsics)
+    np.testing.assert_allclose(back, centres, rtol=1e-6)
+    with pytest.raises(InputError, match=r"c\.mat: 3 centres, expected one a frame, 5 in all"):
+        read_centres(tmp_path / "c.mat", frames=5, camera=NYU.intrinsics)
+    for wrong, message in (
+        ({"centre_pixel": pixels}, r"centre_pixel is \(3, 3\), expected \(frames, 1, 3\)"),
+        ({"centre_pixel": "none"}, "centre_pixel holds <U4, expected numbers"),
+        ({"center": pixels}, "expected the variable centre_pixel"),
+    ):
+        savemat(tmp_path / "c.mat", wrong)
+        with pytest.raises(InputError, match=rf"c\.mat: {message}"):
+            read_centres(tmp_path / "c.mat", camera=NYU.intrinsics)
+    with pytest.raises(InputError, match=r"missing\.mat: unreadable, expected a MATLAB file"):
+        read_centres(tmp_path / "missing.mat", camera=NYU.intrinsics)
+    with pytest.raises(ValueError, match="expected a camera"):
+        read_centres(tmp_path / "c.mat")
 
 
 def test_bad_files(tmp_path):
