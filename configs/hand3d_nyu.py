@@ -3,8 +3,8 @@
     python -m hpe_jax.main --config=configs/hand3d_nyu.py[:VARIANT] --workdir=DIR
 
 Without `data.root` it trains on the built-in synthetic hands seen through NYU's camera, and every
-result says "synthetic-nyu". Refinement learns from depth without the sensor's faults, which only
-synthetic hands have; the pose network can be trained on NYU's frames:
+result says "synthetic-nyu". Refinement learns from depth without the sensor's faults, here that of
+synthetic hands; the pose network can be trained on NYU's frames:
 `--config.stages.pose.data.root=DIRECTORY`, the same for `end_to_end`.
 
 ============ ========================================= =========================================

@@ -16,8 +16,8 @@ variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 
 b1: coordinates instead of heatmaps; b2: no bones; b3: b1 on an image; b4: heatmaps of an image,
-no bones; b5: the same with bones. b4 and b5 estimate no depth: read the error in x and y, which
-`launch.compare_methods` gives, not that of `metrics.json` and of the log's tests.
+no bones; b5: the same with bones. b4 and b5 estimate no depth: read `mean_error_xy_mm` in
+`metrics.json`.
 
 The paper reports 8.9 mm on NYU with cubes about the true centre of mass (`data.centre=gt`).
 """

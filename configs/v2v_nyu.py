@@ -36,14 +36,14 @@ def get_config(variant: str = "") -> ConfigDict:
     config.method = ConfigDict(
         {
             "name": "v2v",
-            "input": 88,  # voxels along the cube's edge that the network sees (section 3.3)
+            "input": 88,  # voxels along the cube's edge that the network sees
             "canvas": 96,  # voxels of the cube with room for random translation
             "occupancy": "binary",  # binary | linear: a reading counts in two voxels along z
             "widths": (16, 32, 64, 128),
-            "sigma": 1.7,  # of the target heatmaps, output voxels (section 4.2)
+            "sigma": 1.7,  # of the target heatmaps, output voxels
             "decode": "argmax",  # argmax | topk | subvoxel
             "top_k": 5,  # for topk
-            "scale": (0.8, 1.2),  # training augmentation (section 4.3)
+            "scale": (0.8, 1.2),  # training augmentation
             "rotation_deg": 40.0,
             "kernel_std": 0.001,
             "output_std": 0.001,  # of the last convolution

@@ -11,9 +11,10 @@ its vector times the distance that its 3-D heatmap stands for is a vote.
 
 Deviations: vectors point to the joint (the sign of Algorithm 1, not that of equation 2). The
 depth of the 32 x 32 grid is the nearest reading, never a mean across an edge. Normalised depth is
--1 to 1 about the centre; released, 1 (nearest) to 0, apart from the background's -1, which is no
-better here (docs/results.md). Centres of the data, cubes by subject and noise on training centres:
-`defaults.experiment`.
+-1 to 1 about the centre; released, 0 (nearest) to 1, apart from the background's -1. Centres of the
+data, cubes by subject and noise on training centres: `defaults.experiment`. The network is that of
+the paper's text; the released one has other blocks in its stem and heads. The aspect's stretch
+keeps the area; released, width and height are stretched independently.
 Where the paper is silent: batch renormalisation opens its bounds over 5,000 passes (released, far
 more slowly); the 2-D heatmap at a vote's pixel is read at the nearest pixel; mean shift starts
 from the weighted mean; the heads of baselines 1-3 follow figure 2(d).

@@ -10,7 +10,11 @@ skips (table 3a) turns those of a noisy depth image into those of a clean one; a
 estimates every joint relative to the centre. Each learns alone (`learn="tsdf"`, then "joints" with
 the first one frozen); both may then go on together.
 
-Deviation: training adds noise to centres (`data.centre_jitter_mm`). Where the paper is silent:
+Deviations: training adds noise to centres (`data.centre_jitter_mm`). Each of the three stages
+trains for the paper's 30 epochs, which it gives the whole network. Refinement learns from synthetic
+hands: NYU's `synthdepth` frames are not read. Hands are the analytic ones in procedural poses; the
+paper's, skinned and in poses of a data set, are `data.synthetic.hand="skinned"` and
+`data.synthetic.poses`. Real and synthetic frames are not mixed. Where the paper is silent: Adam;
 readings before and behind the cube are background (beside it they stay); refinement learns from
 the absolute difference of every voxel plus its square (the square alone answers halfway wherever
 it is not sure; the absolute difference alone does not leave the input to begin with), and begins
@@ -240,8 +244,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     def clean(batch: Batch) -> Float[Array, "B S S S 1"]:
         if "clean" not in batch:
             raise InputError(
-                "method.learn=tsdf: learns from clean depth, which only synthetic hands with "
-                "data.synthetic.clean=True have; leave data.root empty"
+                "method.learn=tsdf: learns from clean depth, expected frames rendered with "
+                "data.synthetic.clean=True"
             )
         return see(batch, batch["clean"])
 
@@ -271,8 +275,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         valid = batch["joint_valid"].astype(jnp.float32)
         # Section 3.2's loss is the Euclidean distance; the root needs a slope at zero.
         apart = jnp.sqrt(jnp.sum((found - batch["joints"]) ** 2, -1) + 1e-3)
-        value = jnp.sum(apart * valid) / jnp.maximum(valid.sum(), 1.0)
-        value = value / jnp.mean(batch["cube"] / 2)
+        value = jnp.mean(apart * valid / (batch["cube"] / 2)[:, None])
         error_mm = mean_error(jax.lax.stop_gradient(found), batch["joints"], valid)
         return value, ({"loss": value, "error_mm": error_mm}, dict(state))
 

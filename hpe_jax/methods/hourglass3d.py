@@ -11,7 +11,8 @@ its two joints. Features and heatmaps of a stack are added to what the next one 
 
 Deviations: on NYU and MSRA15 cubes depend on the subject, and training adds noise to centres
 (`defaults.experiment`). Where the paper is silent: the longest side of the points' box fills the
-grid after, not before, the points were turned and stretched; the stretch keeps the area; a direct
+grid after, not before, the points were turned (about the line of sight) and stretched; the stretch
+keeps the area; a direct
 head (b1, b3) sees the features pooled to 4 voxels a side, through two fully connected layers; the
 image of the two-dimensional baselines is the grid seen along its z axis.
 """

@@ -13,7 +13,8 @@ Deviations of the default setting from the paper: centres are those of the local
 subject has 5/6 of the cube, as in later work (`data.cube_by_subject=False` takes the paper's).
 Options: `decode="subvoxel"` fits the peak instead of rounding it to a voxel; `occupancy="linear"`
 keeps the depth that coarse voxels round away; `kernel_std=0` starts from He's initialisation. The
-random crop of the canvas is a translation of the grid, not a crop of a volume.
+random crop of the canvas is a translation of the grid, not a crop of a volume. Points and joints
+are scaled and turned as they are; released, after they were rounded to voxels.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ POOL = 2  # input voxels to an output voxel
 
 
 class V2VNet(nn.Module):
-    """The network of the paper's figure 3: occupancy to heatmaps at half the resolution.
+    """The paper's network: occupancy to heatmaps at half the resolution.
 
     Attributes:
       joints: number of heatmaps.
@@ -99,10 +100,9 @@ def masked_mse(
     target: Float[Array, "B D H W J"],
     valid: Float[Array, "B J"],
 ) -> Float[Array, ""]:
-    """Squared error averaged over all voxels of all valid joints' maps."""
-    per_map = jnp.mean((predicted - target) ** 2, (1, 2, 3))
-    valid = valid.astype(jnp.float32)
-    return jnp.sum(per_map * valid) / jnp.maximum(jnp.sum(valid), 1.0)
+    """Squared error averaged over everything; that of joints without a label counts as 0, so that
+    the mean over a batch's parts is that of the batch."""
+    return jnp.mean(jnp.mean((predicted - target) ** 2, (1, 2, 3)) * valid)
 
 
 def make(config: ConfigDict, skeleton: Skeleton) -> Method:

@@ -74,6 +74,11 @@ def _kernels(params: Any) -> Any:
     return jax.tree.map(axes, params)
 
 
+def _penalised(params: Any) -> Any:
+    """Which leaves are kernels."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
 def make_optimizer(
     config: ConfigDict, schedule: optax.Schedule, frozen: Any = None
 ) -> optax.GradientTransformation:
@@ -83,6 +88,10 @@ def make_optimizer(
     orthogonal matrix, a kernel being read as (taps and input channels) x output channels;
     fully connected layers, biases and norms take the steps of Adam with Nesterov's momentum at
     `adam_share` times the rate.
+
+    The weight decay of "adam" is the gradient of a penalty on kernels (Adam would take biases and
+    the scales of norms towards zero as fast as its rate allows), clipped together with the loss's;
+    that of "adamw" is beside the gradient, and of everything.
 
     `frozen` is a tree of bools like the parameters; True ones never change and do not count
     towards the clipped norm.
@@ -94,9 +103,7 @@ def make_optimizer(
             schedule, decay=config.decay, eps=1e-8, initial_scale=0.0, eps_in_sqrt=False
         )
     elif config.name == "adam":
-        penalty = optax.add_decayed_weights(config.weight_decay)
         rule = optax.adam(schedule, b1=config.b1)
-        rule = optax.chain(penalty, rule) if config.weight_decay else rule
     elif config.name == "adamw":
         rule = optax.adamw(schedule, b1=config.b1, weight_decay=config.weight_decay)
     elif config.name == "muon":
@@ -112,6 +119,9 @@ def make_optimizer(
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.clip_value:
         clip = optax.chain(clip, optax.clip(config.clip_value))
+    if config.weight_decay and config.name == "adam":
+        penalty = optax.add_decayed_weights(config.weight_decay, mask=_penalised)
+        clip = optax.chain(penalty, clip)
     if frozen is None:
         return optax.chain(clip, rule)
     still = optax.masked(optax.set_to_zero(), frozen)

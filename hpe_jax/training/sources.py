@@ -29,9 +29,10 @@ READ_AHEAD = 2
 def make_source(config: ConfigDict, split: str) -> Source:
     """`datasets.make_source`, and `data.centre="refined"`; of whole frames the centre is "none".
 
-    A refined centre is that of `com` (in training with its jitter), moved by the network that the
-    run `data.centre_model` trained. It sees the experiment's own patches, whose pixels may be finer
-    or coarser than those that it was trained on (`data.patch`).
+    A refined centre is that of `com`, moved by the network that the run `data.centre_model`
+    trained, in training with `data.centre_jitter_mm` of noise. The network sees the experiment's
+    own patches, whose pixels may be finer or coarser than those that it was trained on
+    (`data.patch`).
 
     Raises:
       InputError: as `datasets.make_source`; no centre model, or one that cannot be used.
@@ -56,8 +57,12 @@ def make_source(config: ConfigDict, split: str) -> Source:
             "ones, for data.centre=file)"
         )
     rough = config.data.copy_and_resolve_references()
-    rough.centre = "com"
-    return refine(datasets.make_source(rough, split, config.seed), model)
+    # The network would take most of the noise away, if it saw it, and it does better on frames
+    # that it was trained on than on a test's.
+    rough.centre, rough.centre_jitter_mm = "com", 0.0
+    source = refine(datasets.make_source(rough, split, config.seed), model)
+    jitter = float(config.data.centre_jitter_mm)
+    return jittered(source, jitter, config.seed) if split == "train" and jitter else source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +125,21 @@ def refine(source: Source, model: CentreModel) -> Source:
     weights = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(model.variables))
     files = {**source.files, "data.centre_model": content_hash(*weights)}
     return dataclasses.replace(source, expand=expand, centre="refined", files=files)
+
+
+def jittered(source: Source, mm: float, seed: int) -> Source:
+    """The same examples about centres that are off by normal noise of `mm` for each axis, a
+    function of the seed and the example's number."""
+
+    def load(indices: np.ndarray) -> dict[str, Any]:
+        noise = [np.random.default_rng([seed, int(i)]).normal(0, mm, 3) for i in indices]
+        return {"examples": source.load(indices), "noise": np.array(noise, np.float32)}
+
+    def expand(loaded: dict[str, Any]) -> Batch:
+        batch = source.expand(loaded["examples"])
+        return batch | {"centre": batch["centre"] + loaded["noise"]}
+
+    return dataclasses.replace(source, load=load, expand=expand)
 
 
 def read_ahead(

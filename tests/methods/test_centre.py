@@ -14,7 +14,8 @@ from hpe_jax.frames import Source, centre_only
 from hpe_jax.hand.skeletons import CENTRE, NYU
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.centre import PAPER
-from hpe_jax.training.sources import CentreModel, make_source, refine
+from hpe_jax.training import sources
+from hpe_jax.training.sources import CentreModel, jittered, make_source, refine
 
 
 def config(**changes):
@@ -148,6 +149,46 @@ def test_a_refined_source_moves_the_centres_only():
     )
     assert np.abs(out["centre"] - batch["centre"]).max() > 1
     np.testing.assert_array_equal(out["depth"], batch["depth"])
+
+
+def test_noise_of_training_centres_is_a_function_of_seed_and_number():
+    centre = jnp.arange(6.0).reshape(2, 3)
+    source = Source(
+        **{"name": "x", "split": "train", "size": None, "centre": "refined", "skeleton": "nyu"},
+        **{"camera": np.ones(4), "load": lambda i: {"i": i}},
+        expand=lambda loaded: {"centre": centre, "depth": loaded["i"]},
+    )
+
+    def noise(seed, *numbers, mm=10.0):
+        noisy = jittered(source, mm, seed)
+        batch = jax.jit(noisy.expand)(noisy.load(np.array(numbers)))
+        np.testing.assert_array_equal(batch["depth"], numbers)
+        return batch["centre"] - centre
+
+    one = noise(0, 5, 6)
+    np.testing.assert_array_equal(one, noise(0, 5, 6))
+    np.testing.assert_allclose(one[::-1], noise(0, 6, 5), atol=1e-5)
+    assert np.abs(one - noise(1, 5, 6)).min() > 1e-3
+    many = np.concatenate([noise(0, 2 * i, 2 * i + 1) for i in range(500)])
+    np.testing.assert_allclose(many.std(0), 10.0, rtol=0.1)
+    np.testing.assert_allclose(many.mean(0), 0.0, atol=1.5)
+
+
+def test_only_training_centres_get_noise_behind_the_network(monkeypatch):
+    experiment = importlib.import_module("configs.v2v_nyu").get_config("quick")
+    experiment.data.centre, experiment.data.centre_model = "refined", "somewhere"
+    method = METHODS["centre"](config(output_std=0.5), CENTRE)
+    model = CentreModel(experiment.data, method, method.init(jax.random.key(0)))
+    monkeypatch.setattr(sources, "load_centre_model", lambda *_: model)
+    monkeypatch.setattr(sources, "refine", lambda source, _: source)  # `com` as it is
+    for split, apart in (("train", True), ("test", False)):
+        found = []
+        for mm in (0.0, 10.0):
+            experiment.data.centre_jitter_mm = mm
+            source = make_source(experiment, split)
+            found.append(jax.jit(source.expand)(source.load(np.arange(4)))["centre"])
+        off = np.abs(found[1] - found[0])
+        assert (off.min() > 1e-3 and off.max() < 50) if apart else off.max() == 0
 
 
 def test_bad_centre_models(tmp_path):

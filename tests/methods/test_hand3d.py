@@ -183,6 +183,16 @@ def test_joints_without_a_label_teach_nothing():
     assert one == two
 
 
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
+    """However many labels each has, or `optimizer.accumulate` would change it."""
+    method, batch = METHODS["hand3d"](config(dropout=0.0, batch_norm=False), SKELETON), make_batch()
+    batch["joint_valid"] = jnp.array([[True, False, False], [True] * 3])
+    variables, loss = jax.jit(method.init)(jax.random.key(0)), jax.jit(method.loss)
+    parts = [{k: v[i : i + 1] for k, v in batch.items()} for i in (0, 1)]
+    one, *two = (float(loss(variables, b, jax.random.key(0))[0]) for b in (batch, *parts))
+    assert one == pytest.approx(np.mean(two), rel=1e-5) and two[0] < 0.6 * two[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -205,7 +215,7 @@ def test_bad_settings(changes, message):
 def test_recorded_frames_have_no_clean_depth():
     method, batch = METHODS["hand3d"](config(learn="tsdf"), SKELETON), make_batch()
     del batch["clean"]
-    with pytest.raises(InputError, match="which only synthetic hands"):
+    with pytest.raises(InputError, match="expected frames rendered with data.synthetic.clean=True"):
         method.loss(method.init(jax.random.key(0)), batch, jax.random.key(0))
 
 

@@ -83,12 +83,14 @@ def test_init_is_deterministic_and_output_is_near_zero():
     assert np.std(paper["params"]["front1"]["conv1"]["kernel"]) == pytest.approx(0.001, rel=0.1)
 
 
-def test_loss_is_the_masked_mean():
+def test_joints_without_a_label_add_nothing_to_the_loss():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 2, 3, 4, 5, 3))
     valid = np.array([[1, 1, 0], [0, 1, 1]], bool)
-    expected = np.mean([((a - b) ** 2)[i, ..., j].mean() for i, j in np.argwhere(valid)])
+    expected = sum(((a - b) ** 2)[i, ..., j].mean() for i, j in np.argwhere(valid)) / valid.size
     np.testing.assert_allclose(masked_mse(a, b, valid), expected, rtol=1e-5)
+    parts = [masked_mse(a[i : i + 1], b[i : i + 1], valid[i : i + 1]) for i in (0, 1)]
+    np.testing.assert_allclose(np.mean(parts), expected, rtol=1e-5)
     np.testing.assert_allclose(masked_mse(a, b, np.ones((2, 3))), ((a - b) ** 2).mean(), rtol=1e-5)
     assert masked_mse(a, b, np.zeros((2, 3))) == 0
 

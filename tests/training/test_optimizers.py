@@ -54,10 +54,13 @@ def test_adam_with_an_l2_penalty_momentum_and_clipped_values():
     )
     params, m, v = START.astype(np.float64), np.zeros(5), np.zeros(5)
     for t, g in enumerate(GRADIENTS.astype(np.float64), 1):
-        g = np.clip(g, -0.2, 0.2) + 0.3 * params
+        g = np.clip(g + 0.3 * params, -0.2, 0.2)
         m, v = 0.5 * m + 0.5 * g, 0.999 * v + 0.001 * g * g
         params = params - 0.01 * (m / (1 - 0.5**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-    np.testing.assert_allclose(run(rule, GRADIENTS, START), params, atol=1e-5)
+    kernel = run(rule, GRADIENTS[:, None], START[None])
+    np.testing.assert_allclose(kernel[0], params, atol=1e-5)
+    bias = run(rule, np.zeros_like(GRADIENTS), START)
+    np.testing.assert_array_equal(bias, START)  # which no penalty moves
 
 
 def test_adamw_decays_what_has_no_gradient():
