@@ -18,6 +18,7 @@ Conventions, everywhere in this library
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
@@ -56,7 +57,12 @@ CAMERAS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA}
 
 def _namespace(*arrays: ArrayLike) -> Any:
     """NumPy for NumPy arrays, so that reading data never touches an accelerator."""
-    return np if all(isinstance(a, (np.ndarray, float, int)) for a in arrays) else jnp
+    return np if all(isinstance(a, (np.ndarray, np.generic, float, int)) for a in arrays) else jnp
+
+
+def _array(values: ArrayLike | Sequence[float]) -> Any:
+    """Tuples and lists, a `CameraSpec` too, as NumPy arrays; arrays as they are."""
+    return np.asarray(values, np.float32) if isinstance(values, (tuple, list)) else values
 
 
 def xyz_to_uvd(
@@ -67,6 +73,7 @@ def xyz_to_uvd(
     `camera` broadcasts against `xyz` without its last axis; for a batch of joint sets pass
     `camera[:, None]`. The depth must not be zero.
     """
+    xyz, camera = _array(xyz), _array(camera)
     xp = _namespace(xyz, camera)
     x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
     u = camera[..., 2] + camera[..., 0] * x / z
@@ -78,6 +85,7 @@ def uvd_to_xyz(
     uvd: Float[ArrayLike, "... 3"], camera: Float[ArrayLike, "... 4"]
 ) -> Float[ArrayLike, "... 3"]:
     """Back-project (pixel, pixel, mm) to camera space (mm); the inverse of `xyz_to_uvd`."""
+    uvd, camera = _array(uvd), _array(camera)
     xp = _namespace(uvd, camera)
     u, v, z = uvd[..., 0], uvd[..., 1], uvd[..., 2]
     x = (u - camera[..., 2]) * z / camera[..., 0]
@@ -87,18 +95,21 @@ def uvd_to_xyz(
 
 def flip_y(xyz: Float[ArrayLike, "... 3"]) -> Float[ArrayLike, "... 3"]:
     """Turn y-up coordinates into this library's y-down ones, and back."""
+    xyz = _array(xyz)
     xp = _namespace(xyz)
     return xyz * xp.asarray([1.0, -1.0, 1.0], xyz.dtype)
 
 
 def mirror_x(xyz: Float[ArrayLike, "... 3"]) -> Float[ArrayLike, "... 3"]:
     """Reflect in the plane x = 0: a left hand becomes a right one."""
+    xyz = _array(xyz)
     xp = _namespace(xyz)
     return xyz * xp.asarray([-1.0, 1.0, 1.0], xyz.dtype)
 
 
 def mirror_camera(camera: Float[ArrayLike, "... 4"], width: int) -> Float[ArrayLike, "... 4"]:
     """The camera of an image flipped left to right (`image[:, ::-1]`), `width` pixels wide."""
+    camera = _array(camera)
     xp = _namespace(camera)
     fx, fy, cx, cy = (camera[..., i] for i in range(4))
     return xp.stack([fx, fy, width - 1 - cx, cy], -1)
@@ -130,6 +141,7 @@ def depth_to_points(
     camera: Float[ArrayLike, "... 4"],
 ) -> Float[ArrayLike, "... H W 3"]:
     """Camera-space point (mm) of every pixel; pixels without a reading give (0, 0, 0)."""
+    corner, camera = _array(corner), _array(camera)
     xp = _namespace(depth, corner, camera)
     rays = patch_rays(corner, camera, (depth.shape[-2], depth.shape[-1]))
     return xp.concatenate([rays * depth[..., None], depth[..., None]], -1)

@@ -57,6 +57,7 @@ def experiment(dataset: str) -> ConfigDict:
                     "clean": False,  # whether batches also hold the depth before the sensor
                     "subjects": 0,  # hands of the training frames; 0 = another one every frame
                     "proportions": "usual",  # usual | wide, of those hands
+                    "thumbs": "usual",  # usual | wide, how those hands hold them
                     # Training poses: "" = procedural, or angles.npz files of
                     # `launch.joints_to_angles --axes=template`, commas between them.
                     "poses": "",

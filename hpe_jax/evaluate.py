@@ -40,7 +40,14 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_list(
         "groundtruth",
         None,
-        "ground truth in uvd; several files follow each other (ICVL's sequences)",
+        "ground truth; several files follow each other (ICVL's sequences)",
+        flag_values=own,
+    )
+    flags.DEFINE_enum(
+        "groundtruth_format",
+        "uvd",
+        ["uvd", "xyz"],
+        "what the ground truth holds: pixels and mm, as published, or mm",
         flag_values=own,
     )
     flags.DEFINE_list("predictions", None, "prediction files, separated by commas", flag_values=own)
@@ -77,6 +84,7 @@ def evaluate(
     form: Format = "uvd",
     camera: Camera | None = None,
     centre: str = "unknown",
+    truth_form: Format = "uvd",
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Score one file.
 
@@ -86,13 +94,12 @@ def evaluate(
     Raises:
       InputError: other frames than the ground truth's.
     """
-    from hpe_jax.metrics import errors as joint_errors
     from hpe_jax.metrics import protocols
-    from hpe_jax.metrics.errors import split_summary, summary
+    from hpe_jax.metrics.errors import errors, split_summary, summary
 
     protocols.check_same_frames(predictions, truth)
     camera = camera or protocol.camera
-    true = protocols.to_xyz(truth.values, camera, "uvd")
+    true = protocols.to_xyz(truth.values, camera, truth_form)
     pred = protocols.to_xyz(predictions.values, camera, form)
     parts = protocol.slices(len(true))
     result = {
@@ -106,7 +113,7 @@ def evaluate(
         "parts": split_summary(pred, true, parts),
     }
     _check_reading(predictions, true, form, camera, result["mean_error_mm"])
-    return result, joint_errors(pred, true)
+    return result, errors(pred, true)
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -155,6 +162,7 @@ def _run(given: flags.FlagValues) -> None:
     # Imported late, so that --help and a mistyped flag answer at once.
     from hpe_jax.camera_flag import parse_camera
     from hpe_jax.errors import InputError
+    from hpe_jax.metrics.files import doubt
     from hpe_jax.metrics.protocols import PROTOCOLS, read_groundtruth
 
     for name in ("dataset", "groundtruth", "predictions"):
@@ -162,7 +170,9 @@ def _run(given: flags.FlagValues) -> None:
             raise InputError(f"--{name}: missing, see --help")
     camera = parse_camera(given.camera, negative_fy=True) if given.camera is not None else None
     protocol = PROTOCOLS[given.dataset]
-    truth = read_groundtruth(protocol, given.groundtruth)
+    truth = read_groundtruth(protocol, given.groundtruth, given.groundtruth_format)
+    if (odd := doubt(truth.values, given.groundtruth_format)) is not None:
+        print(f"warning: {truth.path}: {odd} (--groundtruth_format)", file=sys.stderr)
     if len(truth.values) != protocol.frames:
         print(
             f"note: {truth.path} has {len(truth.values)} frames, the {protocol.name} test split "
@@ -173,8 +183,9 @@ def _run(given: flags.FlagValues) -> None:
     for name, path in _names(given.predictions).items():
         predictions = protocol.read(path, given.format)
         results[name], errors[name] = evaluate(
-            protocol, truth, predictions, given.format, camera, given.centre
-        )
+            protocol, truth, predictions, given.format, camera, given.centre,
+            given.groundtruth_format,
+        )  # fmt: skip
     if given.out:
         _write(Path(given.out), results, errors, protocol)
     print(json.dumps(results, indent=2) if given.json else table(results))
@@ -223,7 +234,7 @@ def _check_reading(
     """Say so if the file fits far better in the other format, the other sign of y or in metres."""
     import numpy as np
 
-    from hpe_jax.metrics import errors as joint_errors
+    from hpe_jax.metrics.errors import errors
     from hpe_jax.metrics.protocols import to_xyz
 
     turned = (camera[0], -camera[1], *camera[2:])
@@ -232,7 +243,7 @@ def _check_reading(
     )  # fmt: skip
     tried = [(f, c, mm) for mm in (1.0, 1000.0) for f, c in readings]
     means = [
-        joint_errors(to_xyz(predictions.values * ([1, 1, mm] if f == "uvd" else mm), c, f), true)
+        errors(to_xyz(predictions.values * ([1, 1, mm] if f == "uvd" else mm), c, f), true)
         .mean()
         for f, c, mm in tried
     ]  # fmt: skip

@@ -10,6 +10,7 @@ A batch is a plain dict of arrays with a leading axis B:
 `joints`        (B, J, 3)    mm, camera space; absent when unlabelled
 `joint_valid`   (B, J)       bool; False entries are not scored nor trained on
 `cube`          (B,)         mm, the edge of the hand's cube
+`clean`         (B, H, W)    as `depth`, without the sensor's faults; rendered frames may have it
 =============== ============ ================================================================
 
 A `Source` says where batches come from. Its two halves let the same training step serve
@@ -25,6 +26,7 @@ whole number, so that no two epochs show the same.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +54,7 @@ class Source:
       camera: (4,) intrinsics with which results are written as uvd.
       load: host function, (N,) int64 numbers of examples -> dict of arrays with leading axis N.
       expand: pure function, what `load` returned (on the device) -> batch.
+      centres_y_up: whether the data set's files of hand centres count y up.
       skipped: frames that were found unusable so far and replaced by others; `load` adds to it.
       files: what else examples depend on, by the config's field that names it: a hash of its
         content, which the config does not hold.
@@ -65,6 +68,7 @@ class Source:
     camera: np.ndarray
     load: Callable[[np.ndarray], dict[str, Any]]
     expand: Callable[[dict[str, Any]], Batch]
+    centres_y_up: bool = False
     skipped: set[int] = field(default_factory=set)
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,13 +116,6 @@ def epoch_indices(size: int | None, batch: int, seed: int, step: int) -> np.ndar
     return out
 
 
-_PERMUTATIONS: dict[tuple[int, int, int], np.ndarray] = {}
-
-
+@functools.lru_cache(maxsize=2)
 def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
-    key = (size, seed, epoch)
-    if key not in _PERMUTATIONS:
-        if len(_PERMUTATIONS) > 2:
-            _PERMUTATIONS.clear()
-        _PERMUTATIONS[key] = np.random.default_rng([seed, epoch]).permutation(size)
-    return _PERMUTATIONS[key]
+    return np.random.default_rng([seed, epoch]).permutation(size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -102,10 +102,10 @@ class Predictor:
     def __call__(
         self,
         depth: Float[np.ndarray, "H W"],
-        camera: Float[np.ndarray, " 4"],
+        camera: Float[np.ndarray, " 4"] | Sequence[float],
         *,
         hand: str = "right",
-        centre: Float[np.ndarray, " 3"] | None = None,
+        centre: Float[np.ndarray, " 3"] | Sequence[float] | None = None,
         passes: int = 1,
     ) -> Prediction | None:
         """Joints in one frame.
@@ -123,18 +123,26 @@ class Predictor:
           `centre`, given or found, is no point in front of the frame.
 
         Raises:
-          InputError: another shape, another `hand`, or a hand so near or far that `depth` is not
-            in millimetres.
+          InputError: another shape, a camera without positive focal lengths, another `hand`, or a
+            hand so near or far that `depth` is not in millimetres.
         """
         begun = time.perf_counter()
         depth, camera = np.asarray(depth, np.float32), np.asarray(camera, np.float32)
-        if depth.ndim != 2 or camera.shape != (4,):
+        if depth.ndim != 2 or not depth.size or camera.shape != (4,):
             raise InputError(
                 f"depth {depth.shape} and camera {camera.shape}: expected (H, W) and (4,)"
             )
+        if not (np.isfinite(camera).all() and (camera[:2] > 0).all()):
+            raise InputError(
+                f"camera {camera.tolist()}: expected fx, fy, cx, cy in pixels, fx and fy positive "
+                "(y points down)"
+            )
+        if centre is not None and np.shape(centre) != (3,):
+            raise InputError(f"centre {np.shape(centre)}: expected (3,), x, y, z in mm")
         if hand not in ("right", "left"):
             raise InputError(f"hand={hand!r}: expected right or left")
         depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0)
+        centre = None if centre is None else np.asarray(centre, np.float32)
         if centre is not None and outside_frame(centre, camera, depth.shape):
             return None
         network = self._centre if centre is None else None
@@ -169,9 +177,10 @@ class Predictor:
                 break
             example, joints = closer, self._joints(closer)
         if not NEAR < located[2] < FAR:
+            metres = NEAR < 1000 * located[2] < FAR
             raise InputError(
                 f"the hand is {located[2]:.3g} mm from the camera, expected {NEAR:g} to {FAR:g}; "
-                "depth must be in mm"
+                f"depth must be in mm{', is it in metres?' if metres else ''}"
             )
         centre = example["centre"]
         if left:

@@ -39,7 +39,7 @@ from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import InputError, one_line
 
 # What some configs change of the training frames: here all have the same.
-ALIKE = ("--config.data.synthetic.proportions=usual",)
+ALIKE = tuple(f"--config.data.synthetic.{name}=usual" for name in ("proportions", "thumbs"))
 # Fields of `method` that change how a model is read, not how it is trained.
 READING = ("decode", "top_k", "candidates", "kernel_mm", "iterations", "weighted")
 BATCH = 8

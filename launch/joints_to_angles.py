@@ -57,10 +57,13 @@ def read_frames(
     from hpe_jax.datasets.msra import read_labels
     from hpe_jax.datasets.nyu import read_points
     from hpe_jax.datasets.tracked import read_tracked
-    from hpe_jax.metrics.files import read_joints
+    from hpe_jax.metrics.files import doubt, read_joints
     from hpe_jax.metrics.protocols import PROTOCOLS, to_xyz
 
     whole = {"hand": slice(None)}
+    labels = (dataset == "tracked", dataset == "nyu" and path.endswith(".mat"))
+    if camera is not None and (any(labels) or dataset == "msra" and _begins_with_a_count(path)):
+        raise InputError(f"--camera={camera}: {path} holds mm in camera space, expected none")
     if dataset == "tracked":
         return read_tracked(path), "freihand", whole
     protocol = PROTOCOLS[dataset]
@@ -70,28 +73,13 @@ def read_frames(
         points = read_points(Path(path))
         return points, "nyu36", protocol.slices(len(points)) or whole
     values = read_joints(path, tuple(protocol.columns), form, gaps=True).values
-    _doubt(path, values, form)
+    if (odd := doubt(values, form)) is not None:
+        print(f"{path}: {odd} (--format)", file=sys.stderr)
     used = parse_camera(camera.split(","), negative_fy=True) if camera else protocol.camera
     joints = to_xyz(values, used, form)
     joints = np.where((joints[..., 2:] > 0), joints, np.nan)
     skeleton = "nyu36" if joints.shape[1] == 36 else dataset
     return joints.astype(np.float32), skeleton, protocol.slices(len(joints)) or whole
-
-
-def _doubt(path: str, values: Float[np.ndarray, "N J 3"], form: str) -> None:
-    """Say so where numbers look like the other format: no image has pixels left of or above it,
-    and no hand is right of and below the axis in every frame."""
-    numbers = values[..., :2][np.isfinite(values[..., :2])]
-    if not len(numbers):
-        return
-    positive = (numbers >= 0).mean()
-    doubtful, other = (positive < 0.9, "xyz") if form == "uvd" else (positive == 1, "uvd")
-    if doubtful:
-        print(
-            f"{path}: {positive:.0%} of the first two coordinates are positive, read as "
-            f"--format={form}; is it --format={other}?",
-            file=sys.stderr,
-        )
 
 
 def _begins_with_a_count(path: str) -> bool:

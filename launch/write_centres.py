@@ -31,7 +31,6 @@ from hpe_jax.progress import Rate, Status
 from hpe_jax.training.sources import CentreModel, load_centre_model
 
 BATCH = 64
-Y_UP = {"nyu": True, "icvl": False, "msra": True}
 
 
 def main() -> int:
@@ -57,14 +56,14 @@ def main() -> int:
             if source.size is None:
                 raise InputError(f"{source.name}: the {split} split is endless, no file fits")
             kind = "detected" if model.whole else "refined"
-            which = split if args.root else f"synthetic_{split}"
+            which = f"synthetic_{split}" if source.synthetic else split
             path = Path(args.out or args.workdir) / f"center_{which}_{kind}.txt"
             centres = find(model, source)
             invalid = int(np.isnan(centres[:, 0]).sum())
             if invalid == len(centres):
                 raise InputError(f"{source.name}: no usable frame in the {split} split")
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_centres(path, centres, y_up=bool(args.root) and Y_UP[data.dataset])
+            write_centres(path, centres, y_up=source.centres_y_up)
             print(f"{path}: {invalid} of {len(centres):,} frames invalid")
     except (InputError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

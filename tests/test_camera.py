@@ -31,6 +31,24 @@ def test_numpy_in_numpy_out_and_jax_in_jax_out():
     np.testing.assert_allclose(on_device, camera.xyz_to_uvd(xyz, k), rtol=1e-6)
 
 
+def test_tuples_and_data_sets_cameras_serve_as_arrays():
+    point, array = (10.0, -20.0, 500.0), camera.NYU.intrinsics
+    uvd = camera.xyz_to_uvd(np.array(point, np.float32), array)
+    for same in (camera.NYU, tuple(array), list(array)):
+        found = camera.xyz_to_uvd(point, same)
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_allclose(found, uvd, rtol=1e-6)
+        np.testing.assert_allclose(camera.uvd_to_xyz(list(uvd), same), point, rtol=1e-5)
+        mirrored = camera.mirror_camera(same, 640)
+        np.testing.assert_allclose(mirrored, camera.mirror_camera(array, 640))
+        np.testing.assert_allclose(
+            camera.depth_to_points(np.full((1, 1), 500.0, np.float32), (3, 4), same),
+            camera.depth_to_points(np.full((1, 1), 500.0, np.float32), np.array([3, 4]), array),
+        )
+    np.testing.assert_array_equal(camera.flip_y(point), [10, 20, 500])
+    np.testing.assert_array_equal(camera.mirror_x(list(point)), [-10, -20, 500])
+
+
 def test_y_points_down():
     below = camera.xyz_to_uvd(np.array([0.0, 50.0, 500.0], np.float32), camera.NYU.intrinsics)
     assert below[1] > camera.NYU.cy

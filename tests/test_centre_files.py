@@ -1,5 +1,6 @@
 """`launch.write_centres` on a small source and a toy network."""
 
+import dataclasses
 import sys
 
 import jax.numpy as jnp
@@ -30,7 +31,8 @@ def make_source(data, split, seed):
         return {"centre": np.stack([indices] * 3, -1).astype(np.float32)}
 
     size = 100 if split == "test" else None
-    return Source("nyu", split, size, "com", "nyu", np.ones(4), load, lambda loaded: loaded)
+    given = ("nyu", split, size, "com", "nyu", np.ones(4), load, lambda loaded: loaded)
+    return Source(*given, centres_y_up=True)
 
 
 def test_writes_what_the_network_finds(monkeypatch, tmp_path, capsys):
@@ -43,6 +45,20 @@ def test_writes_what_the_network_finds(monkeypatch, tmp_path, capsys):
     assert np.isnan(centres[2]).all()
     usable = np.delete(np.arange(100), 2)
     np.testing.assert_allclose(centres[usable], np.stack([usable + 1.0] * 3, -1))
+
+
+def test_centres_of_rendered_frames_say_so_and_have_y_down(monkeypatch, tmp_path):
+    """Those of a made data set's test are the built-in ones."""
+
+    def rendered(*given):
+        return dataclasses.replace(make_source(*given), name="synthetic-nyu", centres_y_up=False)
+
+    monkeypatch.setattr(write_centres, "load_centre_model", lambda workdir: MODEL)
+    monkeypatch.setattr(write_centres, "make_source", rendered)
+    monkeypatch.setattr(sys, "argv", ["x", "--workdir=w", "--root=r", f"--out={tmp_path}"])
+    assert write_centres.main() == 0
+    centres = read_centres(tmp_path / "center_synthetic_test_refined.txt", frames=100)
+    assert centres[5, 1] == 6.0
 
 
 def test_an_endless_split_has_no_file(monkeypatch, tmp_path, capsys):

@@ -100,6 +100,22 @@ def test_xyz_follows_the_sign_of_fy(data, capsys):
     assert means["up.txt", down] > 50
 
 
+def test_ground_truth_may_be_xyz(data, capsys):
+    assert _run(data, "--json") == 0
+    expected = json.loads(capsys.readouterr().out)["good.txt"]["mean_error_mm"]
+    write_joints(data["dir"] / "gt.txt", data["true"])
+    flags = ("--format=xyz", "--groundtruth_format=xyz")
+    assert _run(data, "--json", *flags, predictions="down.txt") == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)["down.txt"]["mean_error_mm"]
+    assert found == pytest.approx(expected, abs=1e-2) and not err
+    # Both read as uvd, hands look like hands.
+    assert _run(data, predictions="down.txt") == 0
+    assert "gt.txt: 50% of the first two coordinates are positive, read as uvd; is it xyz?" in (
+        capsys.readouterr().err
+    )
+
+
 def test_another_format_that_fits_better_is_told(data, capsys):
     for name, more, advice in (
         ("down.txt", [], "if you give --format=xyz\n"),

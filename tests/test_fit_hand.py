@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import hands
 import jax
@@ -62,7 +63,10 @@ def test_poses_of_neighbouring_frames_keep_their_rotation():
 def test_no_frames_is_one_line(tmp_path):
     command = [sys.executable, "-m", "launch.fit_hand", f"--workdir={tmp_path}", "--camera=1,1,0,0"]
     result = subprocess.run(
-        [*command, f"--frames={tmp_path}", f"--out={tmp_path}"], capture_output=True, text=True
+        [*command, f"--frames={tmp_path}", f"--out={tmp_path}"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
     )
     assert result.returncode == 2 and not result.stdout and len(result.stderr.splitlines()) == 1
     assert f"{tmp_path}: expected depth frames" in result.stderr

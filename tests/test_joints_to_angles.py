@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from hpe_jax.errors import InputError
 from hpe_jax.hand.bvh import read_bvh
 from hpe_jax.hand.markers import subject_of
 from hpe_jax.hand.motion import hand_points
@@ -121,9 +122,16 @@ def test_numbers_of_the_other_format_are_pointed_out(tmp_path, capsys):
     for name, read_as, other in (("uvd", "xyz", "uvd"), ("xyz", "uvd", "xyz")):
         joints_to_angles.read_frames("nyu", str(tmp_path / f"{name}.txt"), read_as, None)
         assert f"{name}.txt: " in (said := capsys.readouterr().err)
-        assert f"read as --format={read_as}; is it --format={other}?" in said
+        assert f"read as {read_as}; is it {other}? (--format)" in said
         joints_to_angles.read_frames("nyu", str(tmp_path / f"{name}.txt"), name, None)
         assert not capsys.readouterr().err
+
+
+def test_a_camera_for_what_is_in_millimetres_is_refused(tmp_path):
+    (tmp_path / "joint.txt").write_text("1\n" + "1 2 -3 " * 21 + "\n")
+    for dataset, name in (("msra", "joint.txt"), ("nyu", "joint_data.mat"), ("tracked", "a.pose")):
+        with pytest.raises(InputError, match=f"--camera=1,1,0,0: .*{name} holds mm"):
+            joints_to_angles.read_frames(dataset, str(tmp_path / name), "uvd", "1,1,0,0")
 
 
 def test_help_and_a_missing_file(tmp_path):

@@ -181,10 +181,16 @@ def test_second_pass_is_judged_about_the_located_centre(toy, variables):
     np.testing.assert_array_equal(two.centre, two.located)
 
 
-def test_camera_may_be_a_list(predictor):
+def test_camera_and_centre_may_be_lists(predictor):
     frame, _ = draw()
     given = predictor(frame, [float(c) for c in CAMERA])
-    np.testing.assert_array_equal(given.joints, predictor(frame, CAMERA).joints)
+    expected = predictor(frame, CAMERA)
+    np.testing.assert_array_equal(given.joints, expected.joints)
+    for hand in ("right", "left"):
+        two = [
+            predictor(frame, CAMERA, hand=hand, centre=c(expected.located)) for c in (list, tuple)
+        ]
+        np.testing.assert_array_equal(two[0].joints, two[1].joints)
 
 
 def test_command(toy, workdir, recording, tmp_path, capsys):
@@ -416,7 +422,12 @@ def test_arguments_that_cannot_be_meant_are_refused(predictor):
         ((frame, CAMERA), {"hand": "auto"}, "hand='auto': expected right or left"),
         ((frame, CAMERA[:3]), {}, r"camera \(3,\): expected \(H, W\) and \(4,\)"),
         ((frame[None], CAMERA), {}, r"depth \(1, 480, 640\)"),
-        ((frame / 1000, CAMERA), {}, "mm from the camera, expected 50 to 10000; depth must be"),
+        ((frame[:0], CAMERA), {}, r"depth \(0, 640\)"),
+        ((frame, CAMERA * [1, -1, 1, 1]), {}, "camera .*: expected .* fx and fy positive"),
+        ((frame, CAMERA * [np.nan, 1, 1, 1]), {}, "camera .nan, .*: expected fx, fy, cx, cy"),
+        ((frame, CAMERA), {"centre": (0, 0)}, r"centre \(2,\): expected \(3,\)"),
+        ((frame / 1000, CAMERA), {}, "expected 50 to 10000; depth must be in mm, is it in metres"),
+        ((frame / 20, CAMERA), {}, "expected 50 to 10000; depth must be in mm$"),
     ):
         with pytest.raises(InputError, match=message):
             predictor(*arguments, **more)

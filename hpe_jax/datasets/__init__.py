@@ -32,9 +32,9 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     if split not in ("train", "test"):
         raise InputError(f"split {split!r}: expected train or test")
     for name in ("patch", "cube_mm", "extent_mm"):
-        if not data[name] > 0:
+        if not 0 < data[name] < float("inf"):
             raise InputError(f"data.{name}={data[name]}: expected a positive number")
-    if not data.centre_jitter_mm >= 0:
+    if not 0 <= data.centre_jitter_mm < float("inf"):
         raise InputError(f"data.centre_jitter_mm={data.centre_jitter_mm}: expected at least 0")
     if data.dataset not in CAMERAS:
         raise InputError(f"data.dataset={data.dataset!r}: expected one of {', '.join(CAMERAS)}")

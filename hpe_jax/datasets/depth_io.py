@@ -71,7 +71,8 @@ def unpack_nyu(rgb: np.ndarray) -> Float[np.ndarray, "H W"]:
 
 
 def list_frames(path: str | Path) -> list[Path]:
-    """The depth frames that `--input` names: one file, or a directory's in name order.
+    """The depth frames that `--input` names: one file, or a directory's in name order but for
+    hidden ones.
 
     Raises:
       InputError: the path does not exist, or the directory holds no `.png` or `.npy` file.
@@ -81,7 +82,8 @@ def list_frames(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such file or directory")
-    frames = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    shown = (p for p in path.iterdir() if not p.name.startswith("."))
+    frames = sorted(p for p in shown if p.suffix.lower() in SUFFIXES and p.is_file())
     if not frames:
         raise InputError(f"{path}: expected depth frames (*.png or *.npy) in this directory")
     return frames

@@ -54,22 +54,23 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     """
     folder = find_split(data.root, split)
     skip = split == "train" and replacing(data, split)[1]
-    frames: list[Path] = []
+    names: list[Path] = []
     labels: list[np.ndarray] = []
     for name in LABELS[split]:
         paths, uvd = read_labels(folder / name, skip=skip)
-        frames += [folder / "Depth" / path for path in paths]
+        names += paths
         labels.append(uvd)
     uvd = np.concatenate(labels)
     if split == "train" and not data.get("rotated", False):
-        kept = [len(f.relative_to(folder / "Depth").parts[0]) > _SHORT for f in frames]
-        frames = [f for f, keep in zip(frames, kept, strict=True) if keep]
+        kept = [len(f.parts[0]) > _SHORT for f in names]
+        names = [f for f, keep in zip(names, kept, strict=True) if keep]
         uvd = uvd[np.array(kept, bool)]
-        if not frames:
+        if not names:
             raise InputError(
                 f"{folder / LABELS[split][0]}: all frames lie in folders with short names, as "
                 "rotated copies do, expected some in dated ones; data.rotated=True takes all"
             )
+    frames = [folder / "Depth" / name for name in names]
     camera = cameras.ICVL.intrinsics.astype(np.float64)
     joints = np.asarray(uvd_to_xyz(uvd, camera), np.float32)
     size = (cameras.ICVL.height, cameras.ICVL.width)
@@ -127,9 +128,9 @@ def read_labels(
             row = np.array([float(word) for word in words[1:]])
         except ValueError:
             row = np.empty(0)
-        if row.shape != (3 * JOINTS,):
+        if row.shape != (3 * JOINTS,) or Path(words[0]).is_absolute():
             raise InputError(
-                f"{path}: line {i + 1}: expected a path and {JOINTS} times u, v, d, "
+                f"{path}: line {i + 1}: expected a relative path and {JOINTS} times u, v, d, "
                 f"found {line[:60]!r}"
             )
         paths.append(Path(words[0]))

@@ -33,9 +33,13 @@ PIP_BEYOND, IP_BEYOND, THUMB_MCP_BEYOND = 6.0, 5.0, 9.0
 ICVL_PALM = np.array([2, 62, 6], np.float32)
 
 # Joint limits (radians): finger (mcp flexion, abduction, pip flexion, dip flexion) and
-# thumb (radial abduction, palmar abduction, pronation, mcp flexion, ip flexion).
+# thumb (radial abduction, palmar abduction, pronation, mcp flexion, ip flexion). Pronation turns
+# the plane in which the thumb bends: 0 is along the palm, 90 degrees out of it, and one that stands
+# off the palm bends back towards it, as MSRA15's and tracked hands do (by -40 to 0 degrees).
 FINGER_LIMITS = np.radians([[-25, 95], [-32, 30], [-5, 110], [-10, 80]]).astype(np.float32)
-THUMB_LIMITS = np.radians([[-25, 70], [-15, 60], [0, 90], [-15, 65], [-25, 85]]).astype(np.float32)
+THUMB_LIMITS = np.radians(
+    [[-25, 75], [-25, 60], [-50, 90], [-15, 85], [-25, 95]]
+).astype(np.float32)  # fmt: skip
 
 
 class HandShape(NamedTuple):

@@ -89,6 +89,21 @@ def read_joints(
     return JointFile(str(path), values.reshape(len(lines), count, 3), names)
 
 
+def doubt(values: Float[np.ndarray, "N J 3"], form: Format) -> str | None:
+    """What speaks for numbers being of the other format, if anything: no image has pixels left of
+    or above it, and no hand is right of and below the axis in every frame."""
+    numbers = values[..., :2][np.isfinite(values[..., :2])]
+    if not len(numbers):
+        return None
+    positive = (numbers >= 0).mean()
+    doubtful, other = (positive < 0.9, "xyz") if form == "uvd" else (positive == 1, "uvd")
+    if not doubtful:
+        return None
+    return (
+        f"{positive:.0%} of the first two coordinates are positive, read as {form}; is it {other}?"
+    )
+
+
 def write_joints(
     path: str | Path,
     values: Float[np.ndarray, "N J 3"],

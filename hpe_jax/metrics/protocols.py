@@ -108,14 +108,14 @@ def to_uvd(
     return np.asarray(cameras.xyz_to_uvd(xyz, np.array([fx, abs(fy), cx, cy])))
 
 
-def read_groundtruth(protocol: Protocol, paths: list[str]) -> JointFile:
-    """Ground truth in uvd from one file, or several that follow each other (ICVL).
+def read_groundtruth(protocol: Protocol, paths: list[str], form: Format = "uvd") -> JointFile:
+    """Ground truth from one file, or several that follow each other (ICVL).
 
     Raises:
       InputError: some files name their frames and others do not, or frames are named after another
         part of the published split than the one that they stand in.
     """
-    files = [protocol.read(path) for path in paths]
+    files = [protocol.read(path, form) for path in paths]
     if len({file.names is None for file in files}) > 1:
         raise InputError(
             f"{paths[0]}: ground truth files with and without frame names, expected one kind"

@@ -25,7 +25,7 @@ from hpe_jax.synthetic import draws
 from hpe_jax.synthetic.bank import PoseBank, read_bank
 from hpe_jax.synthetic.base_hands import stacked_base_hands
 from hpe_jax.synthetic.mesh import HandMesh, posed_vertices
-from hpe_jax.synthetic.poses import PROPORTIONS, VIEWS, sample_hand, sample_shape
+from hpe_jax.synthetic.poses import PROPORTIONS, THUMBS, VIEWS, sample_hand, sample_shape
 from hpe_jax.synthetic.rasterise import rasterise
 from hpe_jax.synthetic.render import render_depth
 from hpe_jax.synthetic.scene import background, put_behind
@@ -56,6 +56,7 @@ def render_frame(
     clean: bool = False,
     subjects: int = 0,
     proportions: str = "usual",
+    thumbs: str = "usual",
     centres: Array | None = None,
     bank: PoseBank | None = None,
     hands: HandMesh | None = None,
@@ -78,6 +79,7 @@ def render_frame(
       clean: whether the frame also holds "clean", its depth before the sensor.
       subjects: how many hands the training frames show in turn; 0 = another one every frame.
       proportions: of training subjects (`poses.PROPORTIONS`).
+      thumbs: of training frames (`poses.THUMBS`).
       centres: (N, 3) mm, those of "file" by index.
       bank: poses to take instead of the procedural ones.
       hands: meshes stacked along a leading axis, one of which each subject has, reshaped to its
@@ -95,7 +97,7 @@ def render_frame(
     k = jax.random.split(key, 6)
     words = draws.bits(k, 3)
     shape = sample_shape(subject, test, proportions)
-    pose, local, _ = sample_hand(k[0], shape, VIEWS[dataset], bank)
+    pose, local, _ = sample_hand(k[0], shape, VIEWS[dataset], bank, "usual" if test else thumbs)
     points = place(local, pose)
     joints = labels(points, shape, dataset)
     spec = cameras.CAMERAS[dataset]
@@ -166,21 +168,26 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
       test_poses: files of poses (`bank.read_bank`) that the test frames take. By default they are
         procedural, whatever training's are, so that results can be compared.
     Raises:
-      InputError: an unknown data set, kind of hand or range of proportions, a centre that rendered
-        frames do not have, or files of poses that are none.
+      InputError: an unknown data set, kind of hand, range of proportions or kind of thumbs, a
+        centre that rendered frames do not have, or files of poses that are none.
     """
     if config.dataset not in VIEWS:
-        raise InputError(f"data.dataset={config.dataset!r}: expected one of {sorted(VIEWS)}")
+        raise InputError(
+            f"data.dataset={config.dataset!r}: synthetic hands are seen as in {sorted(VIEWS)}; "
+            "expected one of them, or data.root to name a data set"
+        )
     if config.centre not in ("com", "gt", "file"):
         raise InputError(f"data.centre={config.centre!r}: synthetic hands offer com, gt and file")
     kind = config.synthetic.get("hand", "spheres")
     if kind not in ("spheres", "skinned"):
         raise InputError(f"data.synthetic.hand={kind!r}: expected spheres or skinned")
-    proportions = config.synthetic.get("proportions", "usual")
+    proportions, thumbs = (config.synthetic.get(x, "usual") for x in ("proportions", "thumbs"))
     if proportions not in PROPORTIONS:
         raise InputError(
             f"data.synthetic.proportions={proportions!r}: expected one of {sorted(PROPORTIONS)}"
         )
+    if thumbs not in THUMBS:
+        raise InputError(f"data.synthetic.thumbs={thumbs!r}: expected one of {sorted(THUMBS)}")
     centres = _file_centres(config, split) if config.centre == "file" else None
     poses = test_poses if split == "test" else config.synthetic.get("poses", "")
     frame = partial(
@@ -199,6 +206,7 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
         clean=bool(config.synthetic.get("clean", False)),
         subjects=int(config.synthetic.get("subjects", 0)),
         proportions=proportions,
+        thumbs=thumbs,
         centres=centres,
         bank=read_bank(poses) if poses else None,
         hands=stacked_base_hands() if kind == "skinned" else None,

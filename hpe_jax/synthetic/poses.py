@@ -56,6 +56,40 @@ PROPORTIONS = {
 }
 
 
+class Thumbs(NamedTuple):
+    """Habits of thumbs: how often each is drawn; the mean of its angles and their deviation,
+    (habits, 5) degrees in the order of `THUMB_LIMITS`; and their limits (5, 2), radians."""
+
+    shares: tuple[float, ...]
+    mean: Float[np.ndarray, "H 5"]
+    deviation: Float[np.ndarray, "H 5"]
+    limits: Float[np.ndarray, "5 2"]
+
+
+# Test frames always show "usual" ones, which bend along or out of the palm: real ones bend towards
+# it, too, further, and wherever they are. "wide" was drawn up after the angles that fit MSRA15's
+# joints, tracked hands and (`launch.fit_hand`) the Kinect v2 frames.
+THUMBS = {
+    # Away from the palm, along the index, across the palm.
+    "usual": Thumbs(
+        (0.4, 0.25, 0.35),
+        np.array([[45, 10, 25, 8, 8], [22, 14, 30, 18, 15], [2, 38, 50, 32, 38]], np.float32),
+        np.tile(np.array([14, 12, 18, 16, 24], np.float32), (3, 1)),
+        np.radians([[-25, 70], [-15, 60], [0, 90], [-15, 65], [-25, 85]]).astype(np.float32),
+    ),
+    # The same and bent.
+    "wide": Thumbs(
+        (0.3, 0.2, 0.2, 0.3),
+        np.array(
+            [[50, 14, 15, 10, 10], [25, 20, 10, 20, 18], [12, 38, 25, 34, 40], [32, 24, 0, 44, 65]],
+            np.float32,
+        ),
+        np.array([[14, 15, 26, 16, 24]] * 3 + [[20, 18, 26, 24, 22]], np.float32),
+        THUMB_LIMITS,
+    ),
+}
+
+
 class View(NamedTuple):
     """How far hands are from a data set's camera, and how far off its axis (mm, tangents)."""
 
@@ -109,13 +143,15 @@ def sample_shape(key: PRNGKeyArray, held_out: bool, proportions: str = "usual") 
     return shape._replace(scale=length * hand_length(template) / hand_length(shape))
 
 
-def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array, "5"]]:
+def sample_fingers(
+    key: PRNGKeyArray, thumbs: str = "usual"
+) -> tuple[Float[Array, "4 4"], Float[Array, "5"]]:
     """Joint angles of the four fingers and the thumb.
 
     Four habits of hands are mixed: each finger stretched, half or fully curled on its own
     (counting, pointing, signs), all fingers curled alike (grasps, fists), an open hand, and
     fingers bent at the knuckles or hooked. Neighbours follow one another a little, and the
-    last joint follows the middle one.
+    last joint follows the middle one. Thumbs are those of `THUMBS`.
     """
     words = draws.bits(jax.random.split(key, 8), 16)
     habit = draws.choose(words[0, 0], (0.45, 0.2, 0.2, 0.15))
@@ -145,18 +181,12 @@ def sample_fingers(key: PRNGKeyArray) -> tuple[Float[Array, "4 4"], Float[Array,
     dip = 0.6 * pip + noise[:, 3]
     fingers = jnp.stack([mcp, abduction, pip, dip], -1)
 
-    # Thumb: away from the palm, along the index, or across the palm.
-    where = draws.choose(words[6, 0], (0.4, 0.25, 0.35))
-    middle = jnp.radians(
-        jnp.array(
-            [[45.0, 10.0, 25.0, 8.0, 8.0], [22.0, 14.0, 30.0, 18.0, 15.0],
-             [2.0, 38.0, 50.0, 32.0, 38.0]]
-        )[where]
-    )  # fmt: skip
-    width = jnp.radians(jnp.array([14.0, 12.0, 18.0, 16.0, 24.0]))
-    thumb = middle + width * draws.normal(words[7, :5])
+    kind = THUMBS[thumbs]
+    chosen = draws.choose(words[6, 0], kind.shares)
+    mean, deviation = (jnp.radians(jnp.asarray(x)[chosen]) for x in (kind.mean, kind.deviation))
+    thumb = mean + deviation * draws.normal(words[7, :5])
     fingers = jnp.clip(fingers, FINGER_LIMITS[:, 0], FINGER_LIMITS[:, 1])
-    return fingers, jnp.clip(thumb, THUMB_LIMITS[:, 0], THUMB_LIMITS[:, 1])
+    return fingers, jnp.clip(thumb, kind.limits[:, 0], kind.limits[:, 1])
 
 
 # Points along the bones where overlap is measured, and their radii.
@@ -220,7 +250,11 @@ def sample_wrist(key: PRNGKeyArray) -> Float[Array, "2"]:
 
 
 def sample_hand(
-    key: PRNGKeyArray, shape: HandShape, view: View, bank: PoseBank | None = None
+    key: PRNGKeyArray,
+    shape: HandShape,
+    view: View,
+    bank: PoseBank | None = None,
+    thumbs: str = "usual",
 ) -> tuple[HandPose, Float[Array, "5 4 3"], Float[Array, ""]]:
     """A pose of a subject in front of a camera.
 
@@ -229,15 +263,18 @@ def sample_hand(
       shape: the subject.
       view: where the hand is.
       bank: poses to take instead of those of `sample_fingers`; the viewpoint does not depend on it.
+      thumbs: key into `THUMBS`.
     Returns:
       the pose, the pivots in the palm frame, and the remaining overlap in mm.
     """
     k = jax.random.split(key, 4)
     if bank is None:
-        fingers, thumbs = jax.vmap(sample_fingers)(jax.random.split(k[0], CANDIDATES))
+        fingers, thumb = jax.vmap(lambda key: sample_fingers(key, thumbs))(
+            jax.random.split(k[0], CANDIDATES)
+        )
     else:
-        fingers, thumbs = draw_poses(bank, k[0], CANDIDATES)
-    points = jax.vmap(lambda f, t: palm_points(shape, f, t))(fingers, thumbs)
+        fingers, thumb = draw_poses(bank, k[0], CANDIDATES)
+    points = jax.vmap(lambda f, t: palm_points(shape, f, t))(fingers, thumb)
     depth = jax.vmap(lambda p: overlap(shape, p))(points)
     # The first candidate that is free of overlap, so that the mixture of habits survives.
     best = jnp.where((depth < 3.0).any(), jnp.argmax(depth < 3.0), jnp.argmin(depth))
@@ -254,5 +291,5 @@ def sample_hand(
     z = 0.5 * (view.near + view.far) + 0.5 * (view.far - view.near) * place_at[2]
     middle = jnp.stack([view.sideways * z * place_at[0], view.sideways * z * place_at[1], z])
     position = middle - rotation @ (points[best].reshape(-1, 3).mean(0))
-    pose = HandPose(fingers[best], thumbs[best], wrist, rotation, position)
+    pose = HandPose(fingers[best], thumb[best], wrist, rotation, position)
     return pose, points[best], depth[best]

@@ -143,7 +143,7 @@ def test_wrong_size(tmp_path):
 
 
 def test_list_frames(tmp_path):
-    for name in ("b.png", "a.npy", "c.PNG", "notes.txt"):
+    for name in ("b.png", "a.npy", "c.PNG", "._b.png", "notes.txt"):
         (tmp_path / name).touch()
     assert [p.name for p in list_frames(tmp_path)] == ["a.npy", "b.png", "c.PNG"]
     assert list_frames(tmp_path / "b.png") == [tmp_path / "b.png"]

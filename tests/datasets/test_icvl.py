@@ -131,7 +131,8 @@ def test_missing_or_misrooted_data(tmp_path):
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ("a.png 1 2 3", "line 2: expected a path and 16 times u, v, d"),
+        ("a.png 1 2 3", "line 2: expected a relative path and 16 times u, v, d"),
+        ("/a.png " + "1 2 3 " * 16, "line 2: expected a relative path and 16 times u, v, d"),
         ("a.png " + "nan " * 48, "1 of 2 frames have a joint that is not a number.* is line 2"),
         ("a.png " + "1 2 -3 " * 16, "not in front of the camera, the first is line 2"),
     ],

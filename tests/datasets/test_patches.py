@@ -50,7 +50,6 @@ def test_empty_cube_and_outside_frame():
 
 
 def test_find_hand_on_a_ball():
-    pytest.importorskip("hpe_jax.kernels.localise")
     v, u = np.mgrid[:480, :640]
     frame = np.where((u - 400) ** 2 + (v - 200) ** 2 < 60**2, 700.0, 0.0).astype(np.float32)
     centre = find_hand(frame, CAMERA, 250.0)

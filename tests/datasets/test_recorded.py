@@ -67,6 +67,22 @@ def test_missing_joints_must_not_count_as_labelled(missing):
     assert load(given)["joint_valid"].sum() == FRAMES * JOINTS - 1
 
 
+def test_a_frame_without_labels_is_looked_at_in_a_test_alone():
+    given = recording()
+    given.joint_valid[1] = False
+    with pytest.raises(InputError, match=r"1\.png: no usable joint is labelled"):
+        load(given)
+    for centre in ("com", "gt"):
+        source = recorded_source(config(centre=centre, stand_in=False), "test", 0, given)
+        if centre == "gt":
+            with pytest.raises(InputError, match=r"1\.png: no joint is labelled, so no mean"):
+                source.load(np.arange(FRAMES))
+        else:
+            valid = source.load(np.arange(FRAMES))["joint_valid"]
+            np.testing.assert_array_equal(valid.any(1), [True, False, True])
+            assert not source.skipped
+
+
 def test_frames_of_another_size_than_the_camera_s_are_refused():
     with pytest.raises(InputError, match=r"0\.png: \(240, 320\) pixels, expected \(480, 640\)"):
         load(recording(read=lambda i: np.full((240, 320), 700, np.float32)))

@@ -152,7 +152,7 @@ def test_a_joint_that_comes_and_goes_does_not_move_what_tracking_begins_from():
 
     @jax.jit
     def tracked(path):
-        state = ik.track(subject, path, valid, np.ones(N, bool), iterations=3)
+        state = ik.track(subject, path, valid, np.ones(N, bool), iterations=4)
         return ik.labels_of_frames(subject, state)
 
     for hand in joints[:4]:

@@ -139,10 +139,34 @@ def test_wide_proportions_change_training_subjects_alone():
     assert (wider["joints"] != frames(range(8))["joints"]).any()
 
 
-def test_unknown_proportions_are_refused():
+def test_wide_thumbs_change_training_frames_alone():
+    """They bend towards the palm, further, and wherever they are; fingers stay as they are."""
+    keys = jax.random.split(jax.random.key(0), 2000)
+
+    def angles(thumbs):
+        fingers, thumb = jax.jit(jax.vmap(lambda k: poses.sample_fingers(k, thumbs)))(keys)
+        assert (thumb >= THUMB_LIMITS[:, 0] - 1e-6).all()
+        assert (thumb <= THUMB_LIMITS[:, 1] + 1e-6).all()
+        return np.asarray(fingers), np.degrees(thumb)
+
+    (fingers, usual), (same, wide) = angles("usual"), angles("wide")
+    np.testing.assert_array_equal(fingers, same)
+    assert usual[:, 2].min() >= 0 and 0.2 < (wide[:, 2] < 0).mean() < 0.5
+    off = wide[:, 1] > 30  # off the palm
+    assert (usual[:, 4] > 60).mean() < 0.1 < 0.15 < (wide[off, 4] > 60).mean()
+
+    one, two = (frames(range(8), "test", **p) for p in ({}, {"thumbs": "wide"}))
+    np.testing.assert_array_equal(one["depth"], two["depth"])
+    one, two = (frames(range(8), sensor=False, forearm=False, thumbs=t) for t in ("usual", "wide"))
+    apart = np.linalg.norm(one["joints"] - two["joints"], axis=-1)
+    assert apart[:, 8].max() > 20.0  # of the thumb's tip
+
+
+@pytest.mark.parametrize("name", ["proportions", "thumbs"])
+def test_unknown_proportions_and_thumbs_are_refused(name):
     data = config()
-    data.synthetic.proportions = "odd"
-    with pytest.raises(InputError, match="proportions='odd': expected one of .'usual', 'wide'."):
+    data.synthetic[name] = "odd"
+    with pytest.raises(InputError, match=f"{name}='odd': expected one of .'usual', 'wide'."):
         make_source(data, "train", 0)
 
 
