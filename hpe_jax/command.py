@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import runpy
 import signal
@@ -13,6 +14,21 @@ from pathlib import Path
 from absl import flags
 
 from hpe_jax.errors import InputError, one_line
+
+
+def one_line_errors(main: Callable[[], int]) -> Callable[[], int]:
+    """A command's `main` for which bad input is one line on stderr and 2, and Ctrl-C its end."""
+
+    @functools.wraps(main)
+    def told() -> int:
+        try:
+            return main()
+        except (InputError, OSError) as error:
+            return fail(one_line(error))
+        except KeyboardInterrupt as error:
+            return interrupted(str(error) or "interrupted")
+
+    return told
 
 
 def run_command(

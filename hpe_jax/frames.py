@@ -35,7 +35,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 Batch = dict[str, Array]
 
@@ -114,6 +114,11 @@ def epoch_indices(size: int | None, batch: int, seed: int, step: int) -> np.ndar
         order = _permutation(size, seed, int(epoch))
         out[here] = epoch * size + order[position[here] % size]
     return out
+
+
+def centre_noise(mm: float, seed: int, number: int) -> Float[np.ndarray, "3"]:
+    """Normal noise of `mm` on an axis for the centre of an example of this number."""
+    return np.random.default_rng([seed, number]).normal(0, mm, 3).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=2)

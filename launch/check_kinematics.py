@@ -24,7 +24,9 @@ import numpy as np
 from jaxtyping import Float
 
 from hpe_jax import camera as cameras
+from hpe_jax.command import one_line_errors
 from hpe_jax.datasets.msra import read_labels
+from hpe_jax.errors import InputError
 from hpe_jax.hand.bvh import read_bvh
 from hpe_jax.hand.inverse import labels_of_frames, least_squares
 from hpe_jax.hand.markers import Subject
@@ -143,6 +145,7 @@ def check(data: Path) -> None:
     bvh(hand, solutions[0])
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -150,8 +153,7 @@ def main() -> int:
     data = Path(parser.parse_args().data)
     for name in ("msra14/joint.txt", *(f"nyu/joint_1_{c}.csv" for c in "uvd")):
         if not (data / name).is_file():
-            print(f"error: --data={data}: no {name} in it, expected real joints", file=sys.stderr)
-            return 2
+            raise InputError(f"--data={data}: no {name} in it, expected real joints")
     use_cache()
     check(data)
     return 0

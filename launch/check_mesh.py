@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from hpe_jax import camera as cameras
+from hpe_jax.command import one_line_errors
 from hpe_jax.datasets.depth_io import read_depth
 from hpe_jax.datasets.patches import find_hand
 from hpe_jax.hand.kinematics import HandPose, HandShape, palm_points, place
@@ -70,6 +71,7 @@ VIEWS = (
 )
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -79,9 +81,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.poses < 1:
         parser.error(f"--poses={args.poses}: expected at least 1")
-    lines = agreement(args.poses) + [""] + times()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
+    lines = agreement(args.poses) + [""] + times()
     (out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     Image.fromarray(picture(Path(args.data))).save(out / "hands.png")

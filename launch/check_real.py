@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from hpe_jax import camera as cameras
+from hpe_jax.command import one_line_errors
 from hpe_jax.datasets.centres import read_centres
 from hpe_jax.datasets.depth_io import read_depth
-from hpe_jax.errors import InputError, one_line
+from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import NYU_COLUMNS
 from hpe_jax.predict import predict_frames
 from hpe_jax.predictor import Predictor
@@ -85,6 +86,7 @@ def check(workdir: str, centre_model: str, data: Path, out: Path | None) -> dict
     return figures
 
 
+@one_line_errors
 def main() -> int:
     """Exit status; prints the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -94,14 +96,10 @@ def main() -> int:
     parser.add_argument("--out")
     args = parser.parse_args()
     out = Path(args.out) if args.out else None
-    try:
-        for needed in NEEDED:
-            if not any(Path(args.data).glob(needed)):
-                raise InputError(f"--data={args.data}: no {needed} in it, expected real frames")
-        figures = check(args.workdir, args.centre_model, Path(args.data), out)
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    for needed in NEEDED:
+        if not any(Path(args.data).glob(needed)):
+            raise InputError(f"--data={args.data}: no {needed} in it, expected real frames")
+    figures = check(args.workdir, args.centre_model, Path(args.data), out)
     print(json.dumps({k: round(v, 3) for k, v in figures.items()}, indent=2))
     return 0
 

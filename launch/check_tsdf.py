@@ -41,7 +41,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpe_jax.errors import InputError, one_line
+from hpe_jax.command import one_line_errors
 from hpe_jax.kernels.tsdf import tsdf
 from hpe_jax.process import use_cache
 from hpe_jax.training.results import device_name
@@ -74,6 +74,7 @@ COPIED = 1 << 26  # floats of the copy that shows the memory's bandwidth
 SHOWN = 3
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -85,15 +86,11 @@ def main() -> int:
         parser.error(f"--frames={args.frames}: expected at least 1")
     use_cache()
     out = Path(args.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lines = agreement(args.frames, out) + [""] + crossings(args.frames) + [""] + cost()
-        if args.workdir:
-            lines += ["", *refinement(args.workdir, args.frames, out)]
-        (out / "table.md").write_text("\n".join(lines) + "\n")
-    except (InputError, OSError) as error:
-        print("error: " + one_line(error), file=sys.stderr)
-        return 2
+    out.mkdir(parents=True, exist_ok=True)
+    lines = agreement(args.frames, out) + [""] + crossings(args.frames) + [""] + cost()
+    if args.workdir:
+        lines += ["", *refinement(args.workdir, args.frames, out)]
+    (out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0
 

@@ -22,9 +22,10 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from hpe_jax.command import one_line_errors
 from hpe_jax.datasets import make_source
 from hpe_jax.datasets.centres import write_centres
-from hpe_jax.errors import InputError, one_line
+from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.metrics.errors import errors
@@ -35,6 +36,7 @@ from hpe_jax.training.step import make_mesh
 from launch.write_centres import BATCH, find
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -43,11 +45,7 @@ def main() -> int:
     parser.add_argument("--models", required=True)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
-    try:
-        return compare(args.centre, args.detector, args.models.split(","), Path(args.out))
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    return compare(args.centre, args.detector, args.models.split(","), Path(args.out))
 
 
 def compare(centre: str, detect: str, models: list[str], out: Path) -> int:

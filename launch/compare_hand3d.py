@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from hpe_jax.errors import InputError, one_line
+from hpe_jax.command import one_line_errors
+from hpe_jax.errors import InputError
 from launch.compare_methods import median_seconds, read_result
 
 CONFIG = "configs/hand3d_nyu.py"
@@ -38,6 +39,7 @@ ROWS = {
 THRESHOLDS = (20.0, 40.0, 50.0)
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -47,11 +49,7 @@ def main() -> int:
     bad = [word for word in overrides if not word.startswith("--config.")]
     if bad:
         parser.error(f"unexpected {bad[0]!r}")
-    try:
-        compare(Path(args.out), args.size, overrides)
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    compare(Path(args.out), args.size, overrides)
     return 0
 
 

@@ -36,7 +36,8 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from hpe_jax.atomic import write_atomic
-from hpe_jax.errors import InputError, one_line
+from hpe_jax.command import one_line_errors
+from hpe_jax.errors import InputError
 
 # What some configs change of the training frames: here all have the same.
 ALIKE = tuple(f"--config.data.synthetic.{name}=usual" for name in ("proportions", "thumbs"))
@@ -45,6 +46,7 @@ READING = ("decode", "top_k", "candidates", "kernel_mm", "iterations", "weighted
 BATCH = 8
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -55,11 +57,7 @@ def main() -> int:
     bad = [word for word in overrides if not word.startswith("--config.")]
     if bad:
         parser.error(f"unexpected {bad[0]!r}")
-    try:
-        compare(args.configs.split(","), Path(args.out), args.examples, overrides)
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    compare(args.configs.split(","), Path(args.out), args.examples, overrides)
     return 0
 
 

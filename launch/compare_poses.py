@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 
 from hpe_jax.atomic import write_atomic
-from hpe_jax.errors import InputError, one_line
+from hpe_jax.command import one_line_errors
+from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.synthetic import make_source
@@ -27,6 +28,7 @@ from hpe_jax.training.results import score
 from hpe_jax.training.step import make_mesh
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -35,12 +37,8 @@ def main() -> int:
     parser.add_argument("--out", required=True)
     parser.add_argument("--frames", type=int, default=0, help="by default all")
     args = parser.parse_args()
-    try:
-        lines = table(args.models.split(","), args.poses, args.frames)
-        write_atomic(Path(args.out) / "table.md", "\n".join(lines) + "\n")
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    lines = table(args.models.split(","), args.poses, args.frames)
+    write_atomic(Path(args.out) / "table.md", "\n".join(lines) + "\n")
     return 0
 
 

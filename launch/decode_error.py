@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hpe_jax.camera import depth_to_points
+from hpe_jax.command import one_line_errors
 from hpe_jax.datasets import make_source
 from hpe_jax.defaults import experiment
 from hpe_jax.frames import Batch
@@ -39,6 +40,7 @@ BITS = (32, 10, 8, 6, 4)
 GRIDS = (16, 32, 64)
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -47,6 +49,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.frames < 1:
         parser.error(f"--frames={args.frames}: expected at least 1")
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
     batch, joints = frames(args.frames)
     lines = ["| volume | a voxel | " + " | ".join(f"{n} {k or ''}" for n, k in READINGS) + " |"]
     lines.append("|" + "---|" * (2 + len(READINGS)))
@@ -61,8 +65,6 @@ def main() -> int:
         lines.append(f"| {size} x {size} | {cells} |")
     count = joints.shape[0] * joints.shape[1]
     lines.append(f"\nMean (largest) error in mm of {count:,} surface points, cube {CUBE_MM:g} mm.")
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0

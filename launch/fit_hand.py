@@ -31,8 +31,9 @@ from PIL import Image
 from hpe_jax import camera as cameras
 from hpe_jax.atomic import write_atomic
 from hpe_jax.camera_flag import parse_camera
+from hpe_jax.command import one_line_errors
 from hpe_jax.datasets.depth_io import list_frames, read_depth
-from hpe_jax.errors import InputError, one_line
+from hpe_jax.errors import InputError
 from hpe_jax.hand.kinematics import HandPoints, HandPose, HandShape
 from hpe_jax.hand.skeletons import NYU
 from hpe_jax.metrics.inside import joints_inside
@@ -139,6 +140,7 @@ def picture(depths: list, camera: np.ndarray, joints, found, centres) -> bytes:
     return stream.getvalue()
 
 
+@one_line_errors
 def main() -> int:
     """Exit status; prints the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -150,26 +152,22 @@ def main() -> int:
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
     out = Path(args.out)
-    try:
-        camera = np.array(parse_camera(args.camera.split(",")), np.float32)
-        files = list_frames(args.frames)
-        read = partial(read_depth, depth_unit=args.depth_unit)
-        depths = [read(files[0])]
-        depths += [read(file, size=depths[0].shape) for file in files[1:]]
-        if args.hand == "left":
-            camera = np.asarray(cameras.mirror_camera(camera, depths[0].shape[1]))
-            depths = [np.ascontiguousarray(depth[:, ::-1]) for depth in depths]
-        predictor = Predictor(*load_model(args.workdir))
-        figures, joints, found, misfits, centres = measure(predictor, depths, camera)
-        text = json.dumps(figures, indent=2)
-        stream = io.BytesIO()
-        np.savez(stream, model=joints, fitted=found, misfit=misfits)
-        write_atomic(out / "fit.npz", stream.getvalue())
-        write_atomic(out / "fit.png", picture(depths, camera, joints, found, centres))
-        write_atomic(out / "fit.json", text + "\n")
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    camera = np.array(parse_camera(args.camera.split(",")), np.float32)
+    files = list_frames(args.frames)
+    read = partial(read_depth, depth_unit=args.depth_unit)
+    depths = [read(files[0])]
+    depths += [read(file, size=depths[0].shape) for file in files[1:]]
+    if args.hand == "left":
+        camera = np.asarray(cameras.mirror_camera(camera, depths[0].shape[1]))
+        depths = [np.ascontiguousarray(depth[:, ::-1]) for depth in depths]
+    predictor = Predictor(*load_model(args.workdir))
+    figures, joints, found, misfits, centres = measure(predictor, depths, camera)
+    text = json.dumps(figures, indent=2)
+    stream = io.BytesIO()
+    np.savez(stream, model=joints, fitted=found, misfit=misfits)
+    write_atomic(out / "fit.npz", stream.getvalue())
+    write_atomic(out / "fit.png", picture(depths, camera, joints, found, centres))
+    write_atomic(out / "fit.json", text + "\n")
     print(text)
     return 0
 

@@ -41,7 +41,8 @@ import numpy as np
 from jaxtyping import Float
 
 from hpe_jax.camera_flag import parse_camera
-from hpe_jax.errors import InputError, one_line
+from hpe_jax.command import one_line_errors
+from hpe_jax.errors import InputError
 
 SHOWN = 5
 
@@ -175,6 +176,7 @@ def _spread(mean: np.ndarray) -> dict[str, float]:
     }
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(
@@ -190,30 +192,26 @@ def main() -> int:
     parser.add_argument("--solver", default="lm", choices=["lm", "track", "swarm"])
     parser.add_argument("--limit", type=int, help="only so many frames")
     args = parser.parse_args()
-    try:
-        from hpe_jax.process import use_cache
+    from hpe_jax.process import use_cache
 
-        use_cache()
-        joints, skeleton, parts = read_frames(args.dataset, args.joints, args.format, args.camera)
-        if args.part is not None:
-            if args.part not in parts:
-                raise InputError(f"--part={args.part}: {args.joints} has {', '.join(parts)}")
-            parts = {args.part: parts[args.part]}
-        if args.limit is not None:
-            if args.limit < 1:
-                raise InputError(f"--limit={args.limit}: expected a positive number of frames")
-            if args.part is None:
-                parts = {"hand": slice(None)}
-            # Slices of slices, so that messages still count the file's frames.
-            parts = {k: range(len(joints))[v][: args.limit] for k, v in parts.items()}
-            parts = {k: slice(v.start, v.stop) for k, v in parts.items()}
-        try:
-            summary = convert(joints, skeleton, parts, args.solver, Path(args.out), args.axes)
-        except InputError as error:
-            raise InputError(f"{args.joints}: {error}") from error
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    use_cache()
+    joints, skeleton, parts = read_frames(args.dataset, args.joints, args.format, args.camera)
+    if args.part is not None:
+        if args.part not in parts:
+            raise InputError(f"--part={args.part}: {args.joints} has {', '.join(parts)}")
+        parts = {args.part: parts[args.part]}
+    if args.limit is not None:
+        if args.limit < 1:
+            raise InputError(f"--limit={args.limit}: expected a positive number of frames")
+        if args.part is None:
+            parts = {"hand": slice(None)}
+        # Slices of slices, so that messages still count the file's frames.
+        parts = {k: range(len(joints))[v][: args.limit] for k, v in parts.items()}
+        parts = {k: slice(v.start, v.stop) for k, v in parts.items()}
+    try:
+        summary = convert(joints, skeleton, parts, args.solver, Path(args.out), args.axes)
+    except InputError as error:
+        raise InputError(f"{args.joints}: {error}") from error
     for name, part in summary["parts"].items():
         figures = ", ".join(f"{k} {v} mm" for k, v in part.get("residual_mm", {}).items())
         far = f" ({part['out_of_reach']:,} of them out of reach)" if part["out_of_reach"] else ""

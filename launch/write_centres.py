@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from hpe_jax.command import one_line_errors
 from hpe_jax.datasets import make_source
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.errors import InputError, one_line
@@ -33,6 +34,7 @@ from hpe_jax.training.sources import CentreModel, load_centre_model
 BATCH = 64
 
 
+@one_line_errors
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -41,33 +43,29 @@ def main() -> int:
     parser.add_argument("--splits", default="test")
     parser.add_argument("--out")
     args = parser.parse_args()
-    try:
-        splits = args.splits.split(",")
-        if not set(splits) <= {"train", "test"}:
-            raise InputError(f"--splits={args.splits}: expected train, test or train,test")
-        model = load_centre_model(args.workdir)
-        for split in splits:
-            data = model.data.copy_and_resolve_references()
-            data.root, data.centre_jitter_mm = args.root, 0.0
-            # The detector needs no centre; no frame stands in for another.
-            data.centre = "gt" if model.whole else "com"
-            data.skip_unreadable = data.stand_in = False
-            source = make_source(data, split, 0)
-            if source.size is None:
-                raise InputError(f"{source.name}: the {split} split is endless, no file fits")
-            kind = "detected" if model.whole else "refined"
-            which = f"synthetic_{split}" if source.synthetic else split
-            path = Path(args.out or args.workdir) / f"center_{which}_{kind}.txt"
-            centres = find(model, source)
-            invalid = int(np.isnan(centres[:, 0]).sum())
-            if invalid == len(centres):
-                raise InputError(f"{source.name}: no usable frame in the {split} split")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_centres(path, centres, y_up=source.centres_y_up)
-            print(f"{path}: {invalid} of {len(centres):,} frames invalid")
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    splits = args.splits.split(",")
+    if not set(splits) <= {"train", "test"}:
+        raise InputError(f"--splits={args.splits}: expected train, test or train,test")
+    model = load_centre_model(args.workdir)
+    for split in splits:
+        data = model.data.copy_and_resolve_references()
+        data.root, data.centre_jitter_mm = args.root, 0.0
+        # The detector needs no centre; no frame stands in for another.
+        data.centre = "gt" if model.whole else "com"
+        data.skip_unreadable = data.stand_in = False
+        source = make_source(data, split, 0)
+        if source.size is None:
+            raise InputError(f"{source.name}: the {split} split is endless, no file fits")
+        kind = "detected" if model.whole else "refined"
+        which = f"synthetic_{split}" if source.synthetic else split
+        path = Path(args.out or args.workdir) / f"center_{which}_{kind}.txt"
+        centres = find(model, source)
+        invalid = int(np.isnan(centres[:, 0]).sum())
+        if invalid == len(centres):
+            raise InputError(f"{source.name}: no usable frame in the {split} split")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_centres(path, centres, y_up=source.centres_y_up)
+        print(f"{path}: {invalid} of {len(centres):,} frames invalid")
     return 0
 
 

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from hpe_jax import camera as cameras
 from hpe_jax.datasets.recorded import stacked
 from hpe_jax.errors import InputError, one_line
-from hpe_jax.frames import Batch, Source
+from hpe_jax.frames import Batch, Source, centre_noise
 from hpe_jax.settings import from_json
 
 CONFIG = "config.json"
@@ -179,9 +179,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     def read(number: int) -> dict[str, np.ndarray]:
         example = _read(frames, recipe, data.root, number % recipe.frames)
         if jitter_mm:
-            # By (seed, number), as of recorded frames: another epoch has another centre.
-            noise = np.random.default_rng([seed, number]).normal(0, jitter_mm, 3)
-            example["centre"] = example["centre"] + noise.astype(np.float32)
+            example["centre"] = example["centre"] + centre_noise(jitter_mm, seed, number)
         return {name: example[name] for name in wanted}
 
     def load(indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,7 +28,7 @@ from hpe_jax.datasets.patches import (
     whole_frame,
 )
 from hpe_jax.errors import InputError
-from hpe_jax.frames import Source, content_hash
+from hpe_jax.frames import Source, centre_noise, content_hash
 from hpe_jax.hand.skeletons import SKELETONS
 
 CENTRES = ("gt", "com", "file")
@@ -235,9 +235,8 @@ class _Examples:
                 f"({self.centre_name}) is outside the frame"
             )
         if self.jitter_mm:
-            # By (seed, number): a resumed run sees the same centre, another epoch another one.
-            noise = np.random.default_rng([self.seed, number]).normal(0, self.jitter_mm, 3)
-            centre = centre + noise.astype(np.float32)
+            # A resumed run sees the same centre, another epoch another one.
+            centre = centre + centre_noise(self.jitter_mm, self.seed, number)
         if self.whole:
             return whole_frame(depth, centre, self.camera) | {"cube": cube}
         example = hand_patch(

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from hpe_jax import datasets
 from hpe_jax.errors import InputError
-from hpe_jax.frames import Batch, Source, content_hash, epoch_indices
+from hpe_jax.frames import Batch, Source, centre_noise, content_hash, epoch_indices
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.base import Method, Variables
@@ -132,8 +132,8 @@ def jittered(source: Source, mm: float, seed: int) -> Source:
     function of the seed and the example's number."""
 
     def load(indices: np.ndarray) -> dict[str, Any]:
-        noise = [np.random.default_rng([seed, int(i)]).normal(0, mm, 3) for i in indices]
-        return {"examples": source.load(indices), "noise": np.array(noise, np.float32)}
+        noise = np.stack([centre_noise(mm, seed, int(i)) for i in indices])
+        return {"examples": source.load(indices), "noise": noise}
 
     def expand(loaded: dict[str, Any]) -> Batch:
         batch = source.expand(loaded["examples"])
