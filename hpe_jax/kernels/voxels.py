@@ -195,5 +195,7 @@ def voxelise(
     linear: bool = False,
 ) -> Float[Array, "size size size"]:
     """`occupancy` of a depth patch (mm, 0 = no reading) in a grid; `vmap` for batches."""
+    if depth.ndim != 2:  # A batch would become one volume.
+        raise ValueError(f"depth {depth.shape}: expected (H, W); vmap for batches")
     points = jnp.reshape(depth_to_points(depth, corner, camera), (-1, 3))
     return occupancy(points, (depth > 0).reshape(-1), grid, size, linear=linear)

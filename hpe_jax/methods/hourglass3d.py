@@ -9,12 +9,12 @@ A box about the hand becomes a binary occupancy grid. Every hourglass ends in on
 each joint; all but the last also in one for each bone, a Gaussian about the segment between
 its two joints. Features and heatmaps of a stack are added to what the next one sees.
 
-Deviations: on NYU and MSRA15 cubes depend on the subject, and training adds noise to centres
-(`defaults.experiment`). Where the paper is silent: the longest side of the points' box fills the
-grid after, not before, the points were turned (about the line of sight) and stretched; the stretch
-keeps the area; a direct
-head (b1, b3) sees the features pooled to 4 voxels a side, through two fully connected layers; the
-image of the two-dimensional baselines is the grid seen along its z axis.
+Deviations: on NYU cubes depend on the subject, on MSRA15 the points are those within 300 mm, and
+training adds noise to centres (`defaults.experiment`). Where the paper is silent: the longest side
+of the points' box fills the grid after, not before, the points were turned (about the line of
+sight) and stretched; the stretch keeps the area; a direct head (b1, b3) sees the features pooled to
+4 voxels a side, through two fully connected layers; the image of the two-dimensional baselines is
+the grid seen along its z axis.
 """
 
 from __future__ import annotations

@@ -110,6 +110,8 @@ def warm_start(variables: Variables, earlier: Variables, pattern: str) -> Variab
     matches = matcher(pattern, "init_pattern")
     matching(variables["params"], pattern, "init_pattern")
 
+    wrong: list[tuple[str, str]] = []
+
     def pick(collection: str, path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         name = leaf_name(path)
         if not matches(name):
@@ -117,14 +119,18 @@ def warm_start(variables: Variables, earlier: Variables, pattern: str) -> Variab
         found = taken.get((collection, name))
         if found is None or found.shape != leaf.shape:
             there = "absent" if found is None else f"of shape {found.shape}"
-            raise InputError(
-                f"init_from: {name} ({collection}) is {there} in the earlier model, expected "
-                f"shape {leaf.shape}, or an init_pattern that leaves it out, such as "
-                f"(?!{name.split('/')[0]}/).*"
-            )
+            wrong.append((name, f"({collection}) is {there}, expected shape {leaf.shape}"))
+            return leaf
         return found
 
-    return {
+    mixed = {
         name: jax.tree_util.tree_map_with_path(lambda p, x, name=name: pick(name, p, x), tree)
         for name, tree in variables.items()
     }
+    if wrong:
+        layers = "|".join(dict.fromkeys(name.split("/")[0] for name, _ in wrong))
+        raise InputError(
+            f"init_from: in the earlier model {wrong[0][0]} {wrong[0][1]} ({len(wrong)} such), or "
+            f"an init_pattern that leaves out what differs, such as (?!({layers})/).*"
+        )
+    return mixed

@@ -111,6 +111,12 @@ def test_vmap_equals_single():
     assert many.sum() > 10
 
 
+def test_a_batch_without_vmap_is_refused():
+    grid = make_grid(jnp.array([0.0, 0.0, 500.0]), 100.0, 8)
+    with pytest.raises(ValueError, match=r"depth \(2, 4, 4\): expected \(H, W\); vmap"):
+        voxelise(jnp.zeros((2, 4, 4)), CORNER, CAMERA, grid, 8)
+
+
 def test_outside_and_empty_are_dropped():
     grid = make_grid(jnp.zeros(3), 8.0, 8)  # 1 mm voxels
     points = jnp.array([[-4.0, 0, 0], [-4.01, 0, 0], [3.99, 0, 0], [4.0, 0, 0], [0, 0, 0]])
