@@ -47,6 +47,8 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     name = torch.cuda.get_device_name() if args.device == "gpu" else "CPU"
     config = _config(args.config, args.set)
+    if config.method.name != "v2v" or config.method.occupancy != "binary":
+        parser.error("PyTorch's side is V2V on binary voxels: expected such a --config")
     print(
         f"{name}, jax {jax.__version__}, torch {torch.__version__}, input {config.method.input}, "
         f"patch {config.data.patch}, medians of {args.repeats} interleaved timings\n"
