@@ -51,16 +51,19 @@ def run_command(
     if {"-h", "--help", "-help"} & set(argv):
         print(f"{help_text}\nflags:\n{given.get_help()}")
         return 0
-    try:
-        rest = given(argv)[1:]
+
+    @one_line_errors
+    def told() -> int:
+        try:
+            rest = given(argv)[1:]
+        except flags.Error as error:
+            raise InputError(str(error)) from error
         if rest:
             raise InputError(f"{rest[0]}: unexpected, {instead}")
         run(given)
-    except (InputError, OSError, flags.Error) as error:
-        return fail(one_line(error))
-    except KeyboardInterrupt as error:
-        return interrupted(str(error) or "interrupted")
-    return 0
+        return 0
+
+    return told()
 
 
 def config_problem(argv: list[str], required: Sequence[str]) -> str | None:
