@@ -1,5 +1,7 @@
 """Inverse kinematics: exact where zero can be reached, within limits always, fault by fault."""
 
+from functools import partial
+
 import hands
 import jax
 import jax.numpy as jnp
@@ -150,15 +152,17 @@ def test_a_joint_that_comes_and_goes_does_not_move_what_tracking_begins_from():
     valid = np.ones((N, 21), bool)
     valid[1::2, 10:17] = False  # All of two fingers but the root's joints.
 
-    @jax.jit
-    def tracked(path):
-        state = ik.track(subject, path, valid, np.ones(N, bool), iterations=4)
+    @partial(jax.jit, static_argnums=1)
+    def tracked(path, iterations):
+        state = ik.track(subject, path, valid, np.ones(N, bool), iterations=iterations)
         return ik.labels_of_frames(subject, state)
 
     for hand in joints[:4]:
         path = np.tile(hand, (N, 1, 1))
-        apart = np.linalg.norm(tracked(path) - path, axis=-1)
-        assert np.where(valid, apart, 0.0).mean(1).max() < 0.1
+        # The first frame begins from a guess, from which four iterations are enough.
+        for iterations, since, least in ((3, 1, 0.02), (4, 0, 0.1)):
+            apart = np.linalg.norm(tracked(path, iterations) - path, axis=-1)
+            assert np.where(valid, apart, 0.0).mean(1)[since:].max() < least
 
 
 def test_equation_1_is_minimised_as_a_slow_solver_does():
