@@ -7,6 +7,7 @@ overlapping one if none is free), so that no frame needs a loop whose length dep
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -269,9 +270,8 @@ def sample_hand(
     """
     k = jax.random.split(key, 4)
     if bank is None:
-        fingers, thumb = jax.vmap(lambda key: sample_fingers(key, thumbs))(
-            jax.random.split(k[0], CANDIDATES)
-        )
+        draw = partial(sample_fingers, thumbs=thumbs)
+        fingers, thumb = jax.vmap(draw)(jax.random.split(k[0], CANDIDATES))
     else:
         fingers, thumb = draw_poses(bank, k[0], CANDIDATES)
     points = jax.vmap(lambda f, t: palm_points(shape, f, t))(fingers, thumb)
