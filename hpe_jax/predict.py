@@ -20,6 +20,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from absl import flags, logging
 
 from hpe_jax.camera_flag import doubt, parse_camera
 from hpe_jax.command import run_command
+from hpe_jax.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
 HANDS = ("right", "left", "auto")
 USUAL = (150.0, 2000.0)
 """Distances, mm, at which cameras see hands well; others are said, in case the unit is wrong."""
-DECIDE_AFTER = 100
-"""Frames with a hand after which `--hand=auto` decides."""
 FEW, UNSURE = 40, 0.03
 """Fewer frames, or a smaller difference of `inside_hand`, do not tell hands apart: of a left hand's
 recording a V2V `quick` took 16 % of all stretches of 20 frames for a right one's, 8 % of those of
 30 and none of 40; `long` 5 % of 20 and none of 30."""
+
+
+class UnusableFrame(InputError):
+    """What `--skip_unreadable` passes over."""
 
 
 def predict_frames(
@@ -75,90 +79,50 @@ def predict_frames(
     import numpy as np
 
     from hpe_jax.datasets.depth_io import read_depth
-    from hpe_jax.datasets.patches import outside_frame
-    from hpe_jax.errors import InputError
     from hpe_jax.progress import Rate, Status
-    from hpe_jax.recording import Writer
+    from hpe_jax.recording import HandChoice, Writer
 
-    hands = ("right", "left") if hand == "auto" else (hand,)
-    undecided: list[tuple[str, dict[str, Prediction | None]]] = []
-    shares: dict[str, float] = {}
-    writer, warm = Writer(out, predictor.skeleton), False
-    size: tuple[int, int] | None = None
-    unreadable, seconds = 0, 0.0
+    writer = Writer(out, predictor.skeleton)
+    choice = HandChoice(writer, ("right", "left") if hand == "auto" else (hand,))
     status, rate = Status(), Rate(len(frames))
+    warm, unreadable, seconds = False, 0, 0.0
+    size: tuple[int, int] | None = None
+    stopped: InputError | KeyboardInterrupt | None = None
 
-    def decide() -> None:
-        nonlocal hands
-        shares.update({h: _mean_inside([found[h] for _, found in undecided]) for h in hands})
-        hands = (max(hands, key=lambda h: shares[h]),)
-        for name, found in undecided:
-            writer.add(name, found[hands[0]])
-        undecided.clear()
-
-    def keep(name: str, found: dict[str, Prediction | None]) -> None:
-        if len(hands) == 1:
-            writer.add(name, found[hands[0]])
-            return
-        undecided.append((name, found))
-        if sum(any(each.values()) for _, each in undecided) == DECIDE_AFTER:
-            decide()
-
-    def skip(why: InputError) -> None:
-        nonlocal unreadable
-        unreadable += 1
-        status.clear()
-        print(f"skipped: {why}", file=sys.stderr)
-
-    def look(i: int, path: Path) -> None:
-        nonlocal size, warm, seconds
+    def predict(path: Path, centre: np.ndarray | None) -> dict[str, Prediction | None]:
+        nonlocal warm, seconds, size
         begun = time.perf_counter()
         try:
             depth = read_depth(path, depth_unit=depth_unit, size=size)
         except InputError as error:
-            if not skip_unreadable:
-                raise
-            skip(error)
-            keep(path.name, dict.fromkeys(hands))
-            return
+            raise UnusableFrame(str(error)) from error
         seconds += time.perf_counter() - begun
         size = depth.shape
-        centre = None if centres is None else centres[i]
         if centre is not None and np.isnan(centre).any():
-            keep(path.name, dict.fromkeys(hands))
-            return
-        if centre is not None and outside_frame(centre, camera, depth.shape):
-            where = np.round(centre).tolist()
-            raise InputError(f"{path}: its centre {where} mm is outside the frame")
-        how: dict[str, Any] = {"centre": centre, "passes": passes}
-        try:
-            if not warm:  # Compiles, which no frame's latency should contain.
-                warm = predictor(depth, camera, hand=hands[0], **how) is not None
-            found = {h: predictor(depth, camera, hand=h, **how) for h in hands}
-        except InputError as error:
-            unit = "--depth_unit says how many mm a count is"
-            raise InputError(f"{path}: {error}; {unit}") from error
-        if centre is not None and not any(found.values()):
-            empty = InputError(
-                f"{path}: no reading in the cube of {predictor.cube_mm:g} mm about its centre "
-                f"{np.round(centre).tolist()} mm"
-            )
-            if not skip_unreadable:
-                raise empty
-            skip(empty)
+            return dict.fromkeys(choice.hands)
+        see = partial(_see, predictor, path, depth, camera, centre, passes)
+        if not warm:  # Compiles, which no frame's latency should contain.
+            warm = any(see(choice.hands[:1]).values())
+        found = see(choice.hands)
         seconds += sum(p.latency_ms for p in found.values() if p is not None) / 1000
-        if (seen := found[hands[0]]) is not None:  # Both hands are drawn on the same square.
-            found = {h: p and replace(p, view=seen.view) for h, p in found.items()}
-        if any(found.values()):
-            writer.open()
-        keep(path.name, found)
+        return found
 
-    stopped: InputError | KeyboardInterrupt | None = None
     try:
         for i, path in enumerate(frames):
             if warm:
                 status.show(rate.text(i))
-            look(i, path)
+            try:
+                found = predict(path, None if centres is None else centres[i])
+            except UnusableFrame as error:
+                if not skip_unreadable:
+                    raise
+                unreadable += 1
+                status.clear()
+                print(f"skipped: {error}", file=sys.stderr)
+                found = dict.fromkeys(choice.hands)
+            if any(found.values()):
+                writer.open()
+            choice.add(path.name, found)
     except (InputError, KeyboardInterrupt) as error:
         stopped = error
     status.clear()
@@ -168,17 +132,16 @@ def predict_frames(
             f"none of the {len(frames)} frames {what}, nothing was written; the first is "
             f"{frames[0]}"
         )
-    if len(hands) > 1:
-        decide()
+    choice.decide()
     extra: dict[str, Any] = {"skeleton": predictor.skeleton_name, "cube_mm": predictor.cube_mm}
-    if shares:
-        extra["inside_hand_by_hand"] = shares
+    if choice.shares:
+        extra["inside_hand_by_hand"] = choice.shares
     extra |= {
         "frames_unreadable": unreadable,
         # Reading and predicting, with --hand=auto both hands where both were predicted; not
         # compiling, nor drawing and writing pictures.
         "frames_per_second": len(writer.latency) / seconds if writer.latency else None,
-        "hand": hands[0],
+        "hand": choice.hands[0],
         "centre": predictor.centre_source if centres is None else "file",
         "centre_model": predictor.centre_model or None if centres is None else None,
         "passes": passes,
@@ -193,9 +156,36 @@ def predict_frames(
     return summary
 
 
-def _mean_inside(found: list[Prediction | None]) -> float:
-    shares = [prediction.inside for prediction in found if prediction is not None]
-    return sum(shares) / len(shares) if shares else 0.0
+def _see(
+    predictor: Predictor,
+    path: Path,
+    depth: np.ndarray,
+    camera: np.ndarray,
+    centre: np.ndarray | None,
+    passes: int,
+    hands: tuple[str, ...],
+) -> dict[str, Prediction | None]:
+    """One frame as each of `hands`, all drawn on the same square."""
+    import numpy as np
+
+    from hpe_jax.datasets.patches import outside_frame
+
+    if centre is not None and outside_frame(centre, camera, depth.shape):
+        where = np.round(centre).tolist()
+        raise InputError(f"{path}: its centre {where} mm is outside the frame")
+    try:
+        found = {h: predictor(depth, camera, hand=h, centre=centre, passes=passes) for h in hands}
+    except InputError as error:
+        unit = "--depth_unit says how many mm a count is"
+        raise InputError(f"{path}: {error}; {unit}") from error
+    if centre is not None and not any(found.values()):
+        raise UnusableFrame(
+            f"{path}: no reading in the cube of {predictor.cube_mm:g} mm about its centre "
+            f"{np.round(centre).tolist()} mm"
+        )
+    if (seen := found[hands[0]]) is not None:
+        found = {h: p and replace(p, view=seen.view) for h, p in found.items()}
+    return found
 
 
 def main(argv: list[str]) -> int:
@@ -215,7 +205,6 @@ def _run(given: flags.FlagValues) -> None:
 
     from hpe_jax.datasets.centres import read_centres
     from hpe_jax.datasets.depth_io import list_frames
-    from hpe_jax.errors import InputError
 
     if given.artifact:
         raise InputError("--artifact: not built yet, expected --workdir=DIR of a training run")

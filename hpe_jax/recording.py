@@ -20,6 +20,9 @@ from hpe_jax.metrics.overlay import overlay
 GIF_FRAMES = 300
 """At most so many frames, evenly spaced, go into `animation.gif`."""
 
+DECIDE_AFTER = 100
+"""Frames with a hand after which `--hand=auto` decides."""
+
 PICTURE = 512
 """Edge of a picture in pixels, whatever the recording's resolution."""
 
@@ -161,6 +164,43 @@ class Writer:
                 path, save_all=True, append_images=(frame(p) for p in others),
                 duration=66 * every, loop=0,
             )  # fmt: skip
+
+
+class HandChoice:
+    """Passes frames on to a writer, those of `--hand=auto` once it is known which hand they show.
+
+    Attributes:
+      hands: what frames are to be predicted as: those that are still possible.
+      shares: where there was a choice, once it is made: the mean share of joints inside the hand
+        as each.
+    """
+
+    def __init__(self, writer: Writer, hands: tuple[str, ...]) -> None:
+        self.hands = hands
+        self.shares: dict[str, float] = {}
+        self._writer = writer
+        self._waiting: list[tuple[str, dict[str, Prediction | None]]] = []
+
+    def add(self, name: str, found: dict[str, Prediction | None]) -> None:
+        """One frame as each of `hands`; None where it shows no hand."""
+        if len(self.hands) == 1:
+            self._writer.add(name, found[self.hands[0]])
+            return
+        self._waiting.append((name, found))
+        if sum(any(each.values()) for _, each in self._waiting) == DECIDE_AFTER:
+            self.decide()
+
+    def decide(self) -> None:
+        """Take the hand whose joints fit the depth better, unless that was done."""
+        if len(self.hands) == 1:
+            return
+        for hand in self.hands:
+            shares = [p.inside for _, found in self._waiting if (p := found[hand]) is not None]
+            self.shares[hand] = _mean(shares) or 0.0
+        self.hands = (max(self.hands, key=lambda hand: self.shares[hand]),)
+        for name, found in self._waiting:
+            self._writer.add(name, found[self.hands[0]])
+        self._waiting.clear()
 
 
 def _median(values: list[float]) -> float | None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from hpe_jax import command as command_module
 from hpe_jax import methods, predict, progress
+from hpe_jax import recording as recording_module
 from hpe_jax.camera import NYU, mirror_camera, mirror_x, xyz_to_uvd
 from hpe_jax.datasets import depth_io
 from hpe_jax.datasets.centres import write_centres
@@ -262,7 +263,7 @@ def test_auto_decides_on_the_first_frames(
     frames = sorted(folder.iterdir())
     if torn is not None:
         frames[torn].write_bytes(b"nothing")
-    monkeypatch.setattr(predict, "DECIDE_AFTER", 2)
+    monkeypatch.setattr(recording_module, "DECIDE_AFTER", 2)
     asked = []
 
     def counting(*given, hand, **more):
