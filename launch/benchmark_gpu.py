@@ -18,7 +18,7 @@ import ast
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,11 @@ def _hands(config: Any, batch: int) -> dict[str, Any]:
     return {k: np.concatenate([np.asarray(x[k]) for x in few])[:batch] for k in few[0]}
 
 
-def _rates(sides: list[Callable], fits: list[bool], batch: int, repeats: int) -> list[float]:
+def _rates(sides: Sequence[Callable], fits: list[bool], batch: int, repeats: int) -> list[float]:
     """Examples/s of both; 0 for one that does not fit into memory."""
     import torch
 
-    run: list[Callable[[], Any] | None] = [None, None]
+    run: list[Any] = [None, None]
     times: list[list[float]] = [[], []]
     for repeat in range(-1, repeats):
         for side, make in enumerate(sides):

@@ -133,7 +133,7 @@ def check(data: Path) -> None:
         free = free_lengths(hand36, points)
         print(row(f"NYU {name}, 36 points, lengths free in each frame", free, "", ""))
         shares.append(
-            (name, 1 - free.mean() / fixed.mean(), 1 - (free**2).sum() / (fixed**2).sum())
+            (name, 1 - np.mean(free) / np.mean(fixed), 1 - np.sum(free**2) / np.sum(fixed**2))
         )
     print()
     for name, distance, square in shares:

@@ -157,7 +157,7 @@ def agreement(count: int) -> list[str]:
         off = np.abs(a - b)[shared]
         lines.append(
             f"| {name} | {len(hand.core):,}, {len(hand.faces):,} | {overlap.mean():.4f} "
-            f"| {overlap.min():.4f} | {np.median(off):.2f} mm | {off.mean():.2f} mm "
+            f"| {np.min(overlap):.4f} | {np.median(off):.2f} mm | {off.mean():.2f} mm "
             f"| {100 * (off > 10).mean():.2f} % |"
         )
     lines.append(f"\n{count} random poses a row, NYU's camera at 500-1,050 mm, with forearms.")

@@ -192,8 +192,12 @@ def cost() -> list[str]:
     for patch, size in SETTINGS.values():
         views = [look(i, patch, size) for i in range(BATCH)]
         view: View = jax.tree.map(lambda *x: jnp.stack(x), *views)
-        kernel = jax.vmap(lambda v, n=size: tsdf(*v[1:], n, TRUNCATION_MM))
-        calls.append((jax.jit(kernel), view))
+
+        def kernel(view: View, size: int = size) -> jax.Array:
+            _, depth, corner, camera, grid = view
+            return tsdf(depth, corner, camera, grid, size, TRUNCATION_MM)
+
+        calls.append((jax.jit(jax.vmap(kernel)), view))
     copy, *kernels = seconds(calls)
     bandwidth = 8 * COPIED / copy  # read and written
     lines = ["| kernel | ms a frame | least bytes | at the bandwidth of a copy | share |",
@@ -233,9 +237,9 @@ def slices(kept: list[tuple[View, np.ndarray, np.ndarray]], path: Path) -> None:
     figure, axes = pictures.page(len(kept), 7)
     for line, (view, projective, exact) in zip(axes, kept, strict=True):
         z, y = pictures.busiest((exact < 0) & (projective > -TRUNCATION_MM))
-        line[0].imshow(
-            pictures.hand(view.depth, view.corner, view.camera, view.grid.origin, CUBE_MM)
-        )
+        seen = (view.depth, view.corner, view.camera, view.grid.origin)
+        depth, corner, camera, centre = (np.asarray(x) for x in seen)
+        line[0].imshow(pictures.hand(depth, corner, camera, centre, CUBE_MM))
         for k, (plane, index, other) in enumerate((("xy", z, y), ("xz", y, z))):
             found, true = (pictures.cut(v, plane, index) for v in (projective, exact))
             a, b, c = line[1 + 3 * k : 4 + 3 * k]

@@ -52,9 +52,9 @@ def compare(centre: str, detect: str, models: list[str], out: Path) -> int:
     """Exit status; see the module's docstring."""
     detector = load_centre_model(detect)
     refiner = load_centre_model(centre, detector.data)
-    for workdir, model, whole in ((centre, refiner, False), (detect, detector, True)):
-        if model.whole != whole:
-            kind = "a detector" if whole else "a refinement network"
+    for workdir, model, finds in ((centre, refiner, False), (detect, detector, True)):
+        if model.whole != finds:
+            kind = "a detector" if finds else "a refinement network"
             raise InputError(f"{workdir}: expected a run of {kind}")
     for workdir in models:
         trained = load_model(workdir)[0].data

@@ -246,11 +246,11 @@ def inference(trained: Path) -> dict[str, Any]:
     method = METHODS[config.method.name](config.method, SKELETONS[source.skeleton])
     batch = jax.jit(source.expand)(source.load(np.arange(BATCH)))
     one = {k: v[:1] for k, v in batch.items()}
-    flops = jax.jit(method.predict).lower(variables, one).compile().cost_analysis()["flops"]
     predict = jax.jit(method.predict)
+    cost: Any = predict.lower(variables, one).compile().cost_analysis()
     figures = {
         "parameters": count_parameters(variables),
-        "gflops": float(flops) / 1e9,
+        "gflops": float(cost["flops"]) / 1e9,
         "frames_per_second": BATCH / median_seconds(predict, variables, batch),
     }
     write_atomic(kept, json.dumps(figures))

@@ -24,6 +24,9 @@ from pathlib import Path
 
 SIZE, JOINTS = 88, 14
 
+Sides = tuple[Callable[[], object], Callable[[], object]]
+"""Ours and PyTorch's, to be timed in turn."""
+
 
 def needs_torch(parser: argparse.ArgumentParser) -> None:
     """End the command in one line where PyTorch is not installed."""
@@ -118,7 +121,7 @@ def _nets():
     )
 
 
-def _forward():
+def _forward() -> Sides:
     import jax
     import torch
 
@@ -133,7 +136,7 @@ def _forward():
     return lambda: jax.block_until_ready(apply(variables, volume)), theirs
 
 
-def _training():
+def _training() -> Sides:
     import jax
     import jax.numpy as jnp
     import optax

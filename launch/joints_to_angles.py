@@ -35,7 +35,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -44,11 +44,16 @@ from hpe_jax.camera_flag import parse_camera
 from hpe_jax.command import one_line_errors
 from hpe_jax.errors import InputError
 
+if TYPE_CHECKING:
+    from hpe_jax.hand.solve import Solver
+    from hpe_jax.hand.subject import Axes
+    from hpe_jax.metrics.files import Format
+
 SHOWN = 5
 
 
 def read_frames(
-    dataset: str, path: str, form: str, camera: str | None
+    dataset: str, path: str, form: Format, camera: str | None
 ) -> tuple[Float[np.ndarray, "N J 3"], str, dict[str, slice]]:
     """Joints (camera, mm; NaN where missing), their skeleton, and the file's parts.
 
@@ -95,9 +100,9 @@ def convert(
     joints: Float[np.ndarray, "N J 3"],
     skeleton: str,
     parts: dict[str, slice],
-    solver: str,
+    solver: Solver,
     out: Path,
-    axes: Literal["own", "template"] = "own",
+    axes: Axes = "own",
 ) -> dict:
     """Solve all parts and leave the files; the summary.
 
@@ -160,7 +165,7 @@ def convert(
     if not any(part["solved"] for part in summary["parts"].values()):
         raise InputError(f"none of {len(joints)} frames could be solved; first: {lines[0]}")
     content = io.BytesIO()
-    arrays = {k: np.concatenate(v) for k, v in kept.items()}
+    arrays: dict[str, Any] = {k: np.concatenate(v) for k, v in kept.items()}
     np.savez_compressed(content, axes=np.array(axes), **arrays)
     write_atomic(out / "angles.npz", content.getvalue())
     write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -206,8 +211,8 @@ def main() -> int:
         if args.part is None:
             parts = {"hand": slice(None)}
         # Slices of slices, so that messages still count the file's frames.
-        parts = {k: range(len(joints))[v][: args.limit] for k, v in parts.items()}
-        parts = {k: slice(v.start, v.stop) for k, v in parts.items()}
+        kept = {k: range(len(joints))[v][: args.limit] for k, v in parts.items()}
+        parts = {k: slice(v.start, v.stop) for k, v in kept.items()}
     try:
         summary = convert(joints, skeleton, parts, args.solver, Path(args.out), args.axes)
     except InputError as error:

@@ -95,6 +95,7 @@ def make(options: list[str]) -> None:
     from hpe_jax.progress import Rate
     from hpe_jax.training.console import Log
 
+    assert _OUT.value is not None and _FRAMES.value is not None  # `config_problem` has looked.
     config, out = _CONFIG.value, Path(_OUT.value)
     if "data" not in config:
         raise InputError("--config: has no data section; of stages, expected one: FILE:STAGE")

@@ -75,7 +75,7 @@ def look(depth: np.ndarray, camera: np.ndarray, centre: np.ndarray, cube: float,
     corner = np.asarray(cameras.patch_corner(centre, camera, EDGE))
     shown = cameras.cut_patch(np.where(hand, depth, 0.0).astype(np.float32), corner, 1, EDGE)
     # Readings at edges and holes mix two surfaces.
-    steady = (shown > 0) & (np.abs(np.asarray(around(shown)) - shown) < 15.0).all(0)
+    steady = (shown > 0) & (np.abs(np.asarray(around(jnp.asarray(shown))) - shown) < 15.0).all(0)
     points = np.asarray(cameras.depth_to_points(shown, corner, camera))[steady]
     chosen = np.random.default_rng(seed).permutation(len(points))[:POINTS]
     padded = np.zeros((POINTS, 3), np.float32)

@@ -7,7 +7,7 @@ test split; the network sees the noisy one (section 3.1 of X. Deng et al., "Hand
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +41,10 @@ DIFFERENCE_MM = 30.0
 class Volumes(NamedTuple):
     """Distances (mm, truncated) of frames, and why noisy and clean ones differ."""
 
-    noisy: np.ndarray
-    refined: np.ndarray
-    clean: np.ndarray
-    cause: np.ndarray
+    noisy: Any
+    refined: Any
+    clean: Any
+    cause: Any
 
 
 def refinement(workdir: str, count: int, out: Path) -> list[str]:
@@ -127,8 +127,8 @@ def compare(config: ConfigDict, variables: Variables, count: int) -> tuple[list[
         far = [distances(batch, depth, size, UNTRUNCATED)[..., 0] for depth in pair]
         noisy, clean = (distances(batch, depth, size, truncation) for depth in pair)
         refined, _ = net.apply(variables, noisy, train=False)
-        volumes = [truncation * v[..., 0] for v in (noisy, refined, clean)]
-        return batch, Volumes(*volumes, causes(*far))
+        noisy, refined, clean = (truncation * v[..., 0] for v in (noisy, refined, clean))
+        return batch, Volumes(noisy, refined, clean, causes(*far))
 
     batches, parts = [], []
     for start in range(0, len(indices), BATCH):
@@ -164,7 +164,7 @@ def draw(batches: list[Batch], volumes: Volumes, truncation: float, path: Path) 
     for row, i in enumerate(frames):
         noisy, refined, clean = (v[i] for v in volumes[:3])
         off = np.where(np.abs(clean) < truncation, before[i], 0.0)
-        z, y = off.sum((1, 2)).argmax(), off.sum((0, 2)).argmax()
+        z, y = (int(np.argmax(np.sum(off, flat))) for flat in ((1, 2), (0, 2)))
         for k, (plane, index, other) in enumerate((("xy", z, y), ("xz", y, z))):
             line = axes[2 * row + k]
             depth = whole[("depth", "clean")[k]][i]

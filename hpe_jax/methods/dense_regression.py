@@ -51,7 +51,7 @@ from hpe_jax.layers.blocks import (
 from hpe_jax.layers.init import init_variables
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
-PAPER = {
+PAPER: dict[str, Any] = {
     "name": "dense_regression",
     "input": 128,  # pixels of the crop
     "features": 128,
