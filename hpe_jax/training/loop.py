@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
 
 from hpe_jax.atomic import write_atomic
@@ -21,7 +22,7 @@ from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
-from hpe_jax.methods.base import Method
+from hpe_jax.methods.base import Method, Variables
 from hpe_jax.settings import to_json
 from hpe_jax.training import optimizers
 from hpe_jax.training import step as steps_
@@ -86,17 +87,9 @@ def train(
     mesh = steps_.make_mesh()
     steps_.check_batch(config.batch, config.optimizer.accumulate, mesh)
 
-    # The state: drawn from the seed, or warm-started from an earlier run. Nothing is written
-    # before all of this has been found usable.
+    # Nothing is written before all of this has been found usable.
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    variables = method.init(init_key)
-    if config.init_from and not any_in(workdir / "checkpoints"):
-        # "../NAME" is the run beside this one, such as an earlier stage.
-        beside = config.init_from.startswith("../")
-        _, earlier = load_model(
-            workdir.parent / config.init_from[3:] if beside else config.init_from
-        )
-        variables = warm_start(variables, earlier, config.init_pattern)
+    variables = initial_variables(config, workdir, method, init_key)
     frozen = keep_rest = None
     if config.frozen:
         frozen = matching(variables["params"], config.frozen, "frozen")
@@ -252,21 +245,38 @@ def train(
             about = {"frames": tester.frames, **extra}
             return write_figures(workdir, tested, test_source, about)
         metrics = write_results(workdir, tested, test_source, history.rows, extra)
-        if not (workdir / "groundtruth.txt").is_file():
-            log.line("no groundtruth.txt: some joints of the test split are not labelled")
         board.scalars(steps, metrics, "test")
         board.picture(steps, skeleton_grid(tested, test_source), "test/skeletons")
-        log.line(
-            f"{metrics['dataset']} {metrics['split']}, {metrics['frames']:,} frames, centres "
-            f"'{metrics['centre']}': mean error {metrics['mean_error_mm']:.2f} mm (best constant "
-            f"pose {metrics['baseline_mean_error_mm']:.2f} mm), worst joint within 20 mm in "
-            f"{metrics['success_20mm']:.1%}, within 40 mm in {metrics['success_40mm']:.1%}"
-        )
-        if metrics.get("parts") == {}:
-            log.line(
-                "note: not the whole published test split, not comparable with published tables"
-            )
+        for line in in_words(metrics, (workdir / "groundtruth.txt").is_file()):
+            log.line(line)
         return metrics
+
+
+def initial_variables(
+    config: ConfigDict, workdir: Path, method: Method, key: PRNGKeyArray
+) -> Variables:
+    """Drawn from the key, or warm-started from an earlier run if `workdir` holds none yet."""
+    variables = method.init(key)
+    if not config.init_from or any_in(workdir / "checkpoints"):
+        return variables
+    # "../NAME" is the run beside this one, such as an earlier stage.
+    beside = config.init_from.startswith("../")
+    _, earlier = load_model(workdir.parent / config.init_from[3:] if beside else config.init_from)
+    return warm_start(variables, earlier, config.init_pattern)
+
+
+def in_words(metrics: dict[str, Any], labelled: bool) -> Iterator[str]:
+    """What the log says of `metrics.json`; `labelled`: whether all joints of the test are."""
+    if not labelled:
+        yield "no groundtruth.txt: some joints of the test split are not labelled"
+    yield (
+        f"{metrics['dataset']} {metrics['split']}, {metrics['frames']:,} frames, centres "
+        f"'{metrics['centre']}': mean error {metrics['mean_error_mm']:.2f} mm (best constant "
+        f"pose {metrics['baseline_mean_error_mm']:.2f} mm), worst joint within 20 mm in "
+        f"{metrics['success_20mm']:.1%}, within 40 mm in {metrics['success_40mm']:.1%}"
+    )
+    if metrics.get("parts") == {}:
+        yield "note: not the whole published test split, not comparable with published tables"
 
 
 def epoch_size(config: ConfigDict, source: Source) -> int:
