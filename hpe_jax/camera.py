@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     # NumPy in, NumPy out; JAX in, JAX out: more than a static type can say through jaxtyping.
     ArrayLike = Any
 else:
-    ArrayLike = Array | np.ndarray
+    ArrayLike = Array | np.ndarray | np.generic
+Numbers = Sequence[float | np.floating]
 
 
 class CameraSpec(NamedTuple):
@@ -60,13 +61,16 @@ def _namespace(*arrays: ArrayLike) -> Any:
     return np if all(isinstance(a, (np.ndarray, np.generic, float, int)) for a in arrays) else jnp
 
 
-def _array(values: ArrayLike | Sequence[float]) -> Any:
+def _array(values: ArrayLike | Numbers) -> Any:
     """Tuples and lists, a `CameraSpec` too, as NumPy arrays; arrays as they are."""
+    if isinstance(values, CameraSpec):
+        return values.intrinsics
     return np.asarray(values, np.float32) if isinstance(values, (tuple, list)) else values
 
 
 def xyz_to_uvd(
-    xyz: Float[ArrayLike, "... 3"], camera: Float[ArrayLike, "... 4"]
+    xyz: Float[ArrayLike, "... 3"] | Numbers,
+    camera: Float[ArrayLike, "... 4"] | Numbers,
 ) -> Float[ArrayLike, "... 3"]:
     """Project camera-space points (mm) to (pixel, pixel, mm).
 
@@ -82,7 +86,8 @@ def xyz_to_uvd(
 
 
 def uvd_to_xyz(
-    uvd: Float[ArrayLike, "... 3"], camera: Float[ArrayLike, "... 4"]
+    uvd: Float[ArrayLike, "... 3"] | Numbers,
+    camera: Float[ArrayLike, "... 4"] | Numbers,
 ) -> Float[ArrayLike, "... 3"]:
     """Back-project (pixel, pixel, mm) to camera space (mm); the inverse of `xyz_to_uvd`."""
     uvd, camera = _array(uvd), _array(camera)
@@ -93,21 +98,27 @@ def uvd_to_xyz(
     return xp.stack([x, y, xp.broadcast_to(z, x.shape)], -1)
 
 
-def flip_y(xyz: Float[ArrayLike, "... 3"]) -> Float[ArrayLike, "... 3"]:
+def flip_y(
+    xyz: Float[ArrayLike, "... 3"] | Numbers,
+) -> Float[ArrayLike, "... 3"]:
     """Turn y-up coordinates into this library's y-down ones, and back."""
     xyz = _array(xyz)
     xp = _namespace(xyz)
     return xyz * xp.asarray([1.0, -1.0, 1.0], xyz.dtype)
 
 
-def mirror_x(xyz: Float[ArrayLike, "... 3"]) -> Float[ArrayLike, "... 3"]:
+def mirror_x(
+    xyz: Float[ArrayLike, "... 3"] | Numbers,
+) -> Float[ArrayLike, "... 3"]:
     """Reflect in the plane x = 0: a left hand becomes a right one."""
     xyz = _array(xyz)
     xp = _namespace(xyz)
     return xyz * xp.asarray([-1.0, 1.0, 1.0], xyz.dtype)
 
 
-def mirror_camera(camera: Float[ArrayLike, "... 4"], width: int) -> Float[ArrayLike, "... 4"]:
+def mirror_camera(
+    camera: Float[ArrayLike, "... 4"] | Numbers, width: int
+) -> Float[ArrayLike, "... 4"]:
     """The camera of an image flipped left to right (`image[:, ::-1]`), `width` pixels wide."""
     camera = _array(camera)
     xp = _namespace(camera)
@@ -115,7 +126,9 @@ def mirror_camera(camera: Float[ArrayLike, "... 4"], width: int) -> Float[ArrayL
     return xp.stack([fx, fy, width - 1 - cx, cy], -1)
 
 
-def decimate(camera: Float[ArrayLike, "... 4"], step: ArrayLike | int) -> Float[ArrayLike, "... 4"]:
+def decimate(
+    camera: Float[ArrayLike, "... 4"], step: ArrayLike | float
+) -> Float[ArrayLike, "... 4"]:
     """The camera of `image[::step, ::step]`."""
     xp = _namespace(camera)
     return camera / xp.asarray(step, camera.dtype)[..., None]
@@ -137,8 +150,8 @@ def patch_rays(
 
 def depth_to_points(
     depth: Float[ArrayLike, "... H W"],
-    corner: Float[ArrayLike, "... 2"],
-    camera: Float[ArrayLike, "... 4"],
+    corner: Float[ArrayLike, "... 2"] | Numbers,
+    camera: Float[ArrayLike, "... 4"] | Numbers,
 ) -> Float[ArrayLike, "... H W 3"]:
     """Camera-space point (mm) of every pixel; pixels without a reading give (0, 0, 0)."""
     corner, camera = _array(corner), _array(camera)
@@ -152,7 +165,7 @@ def decimation_for(
     camera: Float[ArrayLike, "... 4"],
     extent_mm: float,
     patch: int,
-) -> ArrayLike:
+) -> Float[ArrayLike, "..."]:
     """How many native pixels to step so that `extent_mm` at the centre fits a patch.
 
     Returns a whole number >= 1 (as float32): the smallest k for which the nearer face of a

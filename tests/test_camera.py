@@ -43,7 +43,7 @@ def test_tuples_and_data_sets_cameras_serve_as_arrays():
         np.testing.assert_allclose(mirrored, camera.mirror_camera(array, 640))
         np.testing.assert_allclose(
             camera.depth_to_points(np.full((1, 1), 500.0, np.float32), (3, 4), same),
-            camera.depth_to_points(np.full((1, 1), 500.0, np.float32), np.array([3, 4]), array),
+            camera.depth_to_points(np.full((1, 1), 500.0, np.float32), np.array([3.0, 4.0]), array),
         )
     np.testing.assert_array_equal(camera.flip_y(point), [10, 20, 500])
     np.testing.assert_array_equal(camera.mirror_x(list(point)), [-10, -20, 500])

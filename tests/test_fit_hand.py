@@ -33,7 +33,7 @@ def test_a_rendered_hand_is_found_again(monkeypatch):
         pose, local, _ = poses.sample_hand(key, shape, poses.VIEWS["nyu"])
         points = place(local, pose)
         mesh = surface(points, shape, pose)
-        depth = render_depth(mesh, HAND_AND_FOREARM, jnp.zeros(2), camera, (480, 640))
+        depth = render_depth(mesh, HAND_AND_FOREARM, jnp.zeros(2), jnp.asarray(camera), (480, 640))
         return depth, labels(points, shape, "nyu")
 
     drawn = [frame(key) for key in jax.random.split(jax.random.key(5), FRAMES)]

@@ -55,8 +55,8 @@ class State(NamedTuple):
         return HandPose(x[:16].reshape(4, 4), x[16:21], jnp.zeros(2), self.rotation, self.position)
 
 
-def in_palm(subject: Subject, angles: Float[Array, "21"]) -> Float[Array, "J 3"]:
-    """The labels of 21 angles in the palm frame, mm."""
+def in_palm(subject: Subject, angles: Float[Array, " A"]) -> Float[Array, "J 3"]:
+    """The labels of a `State`'s angles in the palm frame, mm."""
     transforms = bone_transforms(subject.bones, angles[:16].reshape(4, 4), angles[16:21])
     return marker_points(subject, transforms)
 

@@ -136,7 +136,7 @@ def descend(
     """Levenberg-Marquardt for one frame from `start`; see the module's docstring."""
     low, high = limits(start.angles.shape[0])
 
-    def body(_: int, carry: tuple[State, Array]) -> tuple[State, Array]:
+    def body(_: Array | int, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, damping = carry
         plain, jacobian = linearised(subject, state, joints, valid)
         weight = weights(plain, joints.shape[0])

@@ -11,7 +11,7 @@ do not tell stays at an adult hand of the right size. Millimetres.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def template(joints: Float[np.ndarray, "N J 3"], skeleton: str) -> Subject:
     straight = State(jnp.zeros(21), jnp.eye(3), jnp.zeros(3))
     rest = np.asarray(jax.jit(labels_of)(adult, straight))[at]
 
-    def size(points: np.ndarray) -> np.ndarray:
+    def size(points: np.ndarray) -> Any:
         return np.sqrt(((points - points.mean(-2, keepdims=True)) ** 2).sum((-2, -1)))
 
     scale = jnp.float32(np.nanmedian(size(joints[:, at])) / size(rest))
@@ -161,7 +161,7 @@ def _fit(
         own = own * free
         return own.T @ own, own.T @ hand, hand.T @ hand, slope * free, hand.T @ r, free
 
-    def body(_: int, carry: tuple[Array, State, Array, Array]) -> tuple:
+    def body(_: Array | int, carry: tuple[Array, State, Array, Array]) -> tuple:
         x, state, damping, now = carry
         pp, ps, ss, gp, gs, free = jax.vmap(partial(blocks, x))(state, joints, valid)
         diagonal = jnp.diagonal(pp, axis1=1, axis2=2) * damping + (1 - free) + 1e-6

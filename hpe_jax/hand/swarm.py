@@ -71,7 +71,7 @@ def fly(
     speed = jnp.zeros_like(place)
     best, cost = place, costs(place)
 
-    def body(i: int, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+    def body(i: Array | int, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         place, speed, best, cost = carry
         leader = best[cost.argmin(0)[finger], jnp.arange(21)]
         own, common = jax.random.uniform(jax.random.fold_in(k[2], i), (2, *place.shape))

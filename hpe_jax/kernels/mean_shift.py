@@ -32,7 +32,7 @@ def mean_shift(
         w = w / jnp.maximum(w.max(), 1e-30)
         return jnp.sum(w[:, None] * candidates, 0) / jnp.sum(w)
 
-    def step(_: int, at: Array) -> Array:
+    def step(_: Array | int, at: Array) -> Array:
         squared = jnp.sum((candidates - at) ** 2, -1) / (2 * width_mm**2)
         # Relative to the nearest weighted one: its kernel is 1 however far away it is.
         least = jnp.min(jnp.where(weights > 0, squared, jnp.inf))

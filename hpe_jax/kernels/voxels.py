@@ -42,7 +42,7 @@ class Grid(NamedTuple):
 
 def make_grid(
     centre: Float[Array, "... 3"],
-    cube_mm: Float[Array, "..."],
+    cube_mm: Float[Array, "..."] | float,
     size: int,
     *,
     angle: Float[Array, "..."] | float = 0.0,

@@ -172,7 +172,7 @@ def _part_distances(points: Array, mesh: SphereMesh) -> Float[Array, "V 18"]:
 
     single = np.stack([fingers[:, :-1], fingers[:, 1:]], -1).reshape(15, 1, 2)
     none = np.zeros((0, 3), int)
-    palm = within([*fingers[:, 0], *(i for i in range(20, 28) if i != _BALL)])
+    palm = within([*fingers[:, 0].tolist(), *(i for i in range(20, 28) if i != _BALL)])
     return jnp.concatenate(
         [
             signed_distance(points, mesh, palm)[None],

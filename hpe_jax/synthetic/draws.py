@@ -10,18 +10,18 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
-from numpy.typing import ArrayLike
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+Bound = ArrayLike | tuple[float, ...]
 
 
-def bits(keys: PRNGKeyArray, width: int) -> UInt32[Array, "K {width}"]:
+def bits(keys: Key[Array, " K"], width: int) -> UInt32[Array, "K {width}"]:
     """So many random words of each key. A row's first n are `jax.random.bits(key, (n,))`."""
     return jax.vmap(lambda key: jax.random.bits(key, (width,), jnp.uint32))(keys)
 
 
-def uniform(
-    words: UInt32[Array, "*N"], low: ArrayLike = 0.0, high: ArrayLike = 1.0
-) -> Float[Array, "*N"]:
+def uniform(words: UInt32[Array, "*N"], low: Bound = 0.0, high: Bound = 1.0) -> Float[Array, "*N"]:
     """As `jax.random.uniform`: in [low, high), which broadcast."""
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
     unit = (words >> 9).astype(jnp.float32) * jnp.float32(2.0**-23)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from typechecks import as_users_call_it
 
 from hpe_jax.kernels.conv3d import conv2d, conv3d, max_pool2, nearest2, upsample2
 
@@ -86,12 +87,13 @@ def test_training_size_equals_lax():
 
 def test_bad_arguments():
     x, kernel, _ = data((4, 4, 4), 2, 3, (3, 3, 3))
+    conv, pool = as_users_call_it(conv3d), as_users_call_it(max_pool2)
     for message, call in (
-        ("unknown path", lambda: conv3d(x, kernel, path="fast")),
-        ("odd", lambda: conv3d(x, kernel[:2])),
-        ("channels", lambda: conv3d(x[..., :1], kernel)),
-        ("stride 1", lambda: conv3d(x, kernel, stride=2, path="winograd")),
-        ("even", lambda: max_pool2(x[:, :3])),
+        ("unknown path", lambda: conv(x, kernel, path="fast")),
+        ("odd", lambda: conv(x, kernel[:2])),
+        ("channels", lambda: conv(x[..., :1], kernel)),
+        ("stride 1", lambda: conv(x, kernel, stride=2, path="winograd")),
+        ("even", lambda: pool(x[:, :3])),
     ):
         with pytest.raises(ValueError, match=message):
             call()

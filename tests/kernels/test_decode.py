@@ -1,6 +1,7 @@
 """Decodes against NumPy twins and against what theory says of their error."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,28 +16,29 @@ subvoxel = jax.jit(subvoxel, static_argnames="radius")
 
 
 def random_maps(seed=0):
-    return np.random.default_rng(seed).normal(size=(5, 6, 7, 4)).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(5, 6, 7, 4)), jnp.float32)
 
 
 def test_argmax_equals_numpy():
     maps = random_maps()
     for j, found in enumerate(argmax(maps)):
-        z, y, x = np.unravel_index(maps[..., j].argmax(), maps.shape[:3])
+        z, y, x = np.unravel_index(int(maps[..., j].argmax()), maps.shape[:3])
         assert found.tolist() == [x, y, z]
 
 
 def test_top_k_equals_numpy():
     maps = random_maps()
     for j, found in enumerate(top_k(maps, 9)):
-        order = np.argsort(-maps[..., j], axis=None)[:9]
-        weights = np.maximum(maps[..., j].ravel()[order], 0)
+        flat = np.asarray(maps[..., j]).ravel()
+        order = np.argsort(-flat)[:9]
+        weights = np.maximum(flat[order], 0)
         z, y, x = np.unravel_index(order, maps.shape[:3])
         expected = (weights[:, None] * np.stack([x, y, z], 1)).sum(0) / weights.sum()
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_top_1_is_argmax_even_when_negative():
-    maps = -1 - np.abs(random_maps())
+    maps = -1 - jnp.abs(random_maps())
     np.testing.assert_array_equal(top_k(maps, 1), argmax(maps))
     np.testing.assert_array_equal(subvoxel(maps), argmax(maps))
 
@@ -48,7 +50,7 @@ def mm_errors(decode, frames=40):
     joints = (centre + rng.uniform(-115, 115, (frames, 14, 3))).astype(np.float32)
 
     def one(joints):
-        grid = coarsen(make_grid(centre, 250.0, 88), 2)
+        grid = coarsen(make_grid(jnp.asarray(centre), 250.0, 88), 2)
         return to_mm(decode(gaussian_heatmaps(to_voxels(joints, grid), 44, 1.7)), grid)
 
     return np.linalg.norm(np.asarray(jax.lax.map(jax.jit(one), joints)) - joints, axis=-1)

@@ -14,10 +14,14 @@ def scene(seed=0):
     return points, rng.random((5, 6)) > 0.2, joints
 
 
+def fields(points, seen, joints):
+    return joint_field(*map(jnp.asarray, (points, seen, joints)), 80.0)
+
+
 def test_fields_equal_a_loop():
     points, seen, joints = scene()
     seen[2, 2] = True
-    heat, unit = (np.asarray(a) for a in joint_field(points, jnp.asarray(seen), joints, 80.0))
+    heat, unit = (np.asarray(a) for a in fields(points, seen, joints))
     near = 0
     for y, x, j in np.ndindex(5, 6, 4):
         offset = joints[j].astype(float) - points[y, x]
@@ -35,8 +39,8 @@ def test_fields_equal_a_loop():
 
 def test_votes_undo_the_fields():
     points, seen, joints = scene(1)
-    heat, unit = joint_field(points, jnp.asarray(seen), joints, 80.0)
-    votes = np.asarray(vote(points, heat, unit, 80.0))
+    heat, unit = fields(points, seen, joints)
+    votes = np.asarray(vote(jnp.asarray(points), heat, unit, 80.0))
     inside = np.asarray(heat) > 0
     gap = np.linalg.norm(votes - joints, axis=-1)
     assert inside.any(axis=(0, 1)).all() and gap[inside].max() < 1e-2
@@ -49,7 +53,7 @@ def test_votes_undo_the_fields():
 
 def test_image_heatmaps_equal_a_loop():
     pixels = np.array([[3.2, 1.7], [-2.0, 5.0], [5.0, 2.0]], np.float32)
-    maps = np.asarray(image_heatmaps(pixels, 7, 4.0))
+    maps = np.asarray(image_heatmaps(jnp.asarray(pixels), 7, 4.0))
     for y, x, j in np.ndindex(7, 7, 3):
         distance = np.hypot(x - pixels[j, 0], y - pixels[j, 1])
         np.testing.assert_allclose(maps[y, x, j], max(4 - distance, 0) / 4, atol=1e-4)

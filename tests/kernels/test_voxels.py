@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typechecks import as_users_call_it
 
 from hpe_jax import camera as cam
 from hpe_jax.kernels.voxels import (
@@ -115,7 +116,7 @@ def test_vmap_equals_single():
 def test_a_batch_without_vmap_is_refused():
     grid = make_grid(jnp.array([0.0, 0.0, 500.0]), 100.0, 8)
     with pytest.raises(ValueError, match=r"depth \(2, 4, 4\): expected \(H, W\); vmap"):
-        voxelise(jnp.zeros((2, 4, 4)), CORNER, CAMERA, grid, 8)
+        as_users_call_it(voxelise)(jnp.zeros((2, 4, 4)), CORNER, CAMERA, grid, 8)
 
 
 def test_outside_and_empty_are_dropped():

@@ -39,7 +39,7 @@ def test_cone(radii):
     centres, radii = TRIANGLE[:2], np.array(radii, np.float32)
     points = around(centres, 600, 0)
     found = signed_distance(
-        points, SphereMesh(centres, radii), Topology(np.array([[0, 1]]), NOTHING)
+        jnp.asarray(points), SphereMesh(centres, radii), Topology(np.array([[0, 1]]), NOTHING)
     )
     np.testing.assert_allclose(found, swept(points, centres, radii, 4000), atol=2e-2)
 
@@ -50,7 +50,8 @@ def test_wedge(radii, order):
     radii = np.array(radii, np.float32)
     topology = Topology(np.array([[0, 1], [1, 2], [0, 2]]), np.array([order]))
     points = around(TRIANGLE, 300, 1)
-    found = np.asarray(signed_distance(points, SphereMesh(TRIANGLE, radii), topology))
+    mesh = SphereMesh(TRIANGLE, radii)
+    found = np.asarray(signed_distance(jnp.asarray(points), mesh, topology))
     slow = swept(points, TRIANGLE, radii, 300)
     # The twin's spheres lie apart, so that it is never nearer and seldom much further.
     assert (found < slow + 1e-3).all() and (slow - found).max() < 0.1

@@ -89,7 +89,7 @@ def test_skinning_equals_a_slow_reading(hand, sampled):
     moved = np.asarray(frames @ jnp.linalg.inv(hand.rest), float)
     rest = np.asarray(hand.core + hand.offset, float)
     slow = slow_skin(rest, np.asarray(hand.weights, float), moved)
-    np.testing.assert_allclose(mesh.skin(rest, hand.weights, moved), slow, atol=5e-3)
+    np.testing.assert_allclose(mesh.skin(jnp.asarray(rest), hand.weights, moved), slow, atol=5e-3)
     slow = slow @ np.asarray(pose.rotation).T + np.asarray(pose.position)
     found = posed_vertices(hand, hand.shape, pose, jnp.float32(mesh.REST_FOREARM_MM))
     np.testing.assert_allclose(found, slow, atol=5e-3)

@@ -83,8 +83,7 @@ def test_watertight(step):
 
 def test_a_fine_ball_is_the_renderers_sphere():
     vertices, faces = ball((10.0, -20.0, 500.0), 70.0, 5.0)
-    corner = np.zeros(2, np.float32)
-    camera = np.array([200.0, 205.0, 50.0, 40.0], np.float32)
+    corner, camera = jnp.zeros(2), jnp.array([200.0, 205.0, 50.0, 40.0])
     found = np.asarray(rasterise(vertices, faces, corner, camera, (80, 100)))
     mesh = SphereMesh(jnp.array([[10.0, -20.0, 500.0]] * 2), jnp.array([70.0, 70.0]))
     nothing = np.zeros((0, 3), int)
