@@ -55,7 +55,7 @@ def test_help_needs_no_accelerator():
         ([CONFIG, "--config.method.name=v3v"], "method.name='v3v' is unknown"),
         ([CONFIG, "--config.data.root=/nowhere"], "/nowhere"),
         ([CONFIG, "--config.method.decode=mean"], "method.decode: unknown decode 'mean'"),
-        ([CONFIG, "--config.method.input=30"], "method.input must be divisible by 8"),
+        ([CONFIG, "--config.method.input=30"], "method.input=30: expected a multiple of 8"),
         ([CONFIG, "--config.data.centre=mean"], "data.centre='mean': expected one of gt, com"),
         ([CONFIG, "--config.data.dataset=nuy"], "data.dataset='nuy': expected one of nyu"),
         ([CONFIG, "--config.log_every=-1"], "log_every=-1, expected at least 1"),

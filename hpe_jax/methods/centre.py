@@ -27,6 +27,7 @@ from hpe_jax.kernels.conv3d import max_pool2
 from hpe_jax.kernels.crops import make_crop, sample
 from hpe_jax.layers.blocks import Conv, ConvBlock, DenseFloat32
 from hpe_jax.layers.init import init_variables
+from hpe_jax.methods import checks
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 PAPER = {
@@ -112,17 +113,11 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     size = int(config.input)
     if len(skeleton) != 1:
         raise InputError('method.name=centre estimates one point, expected data.target="centre"')
-    if size < 16 or size % 16:
-        raise InputError(f"method.input={size}: expected a multiple of 16")
-    if min(config.features, config.hidden, config.passes) < 1:
-        raise InputError("method.features, method.hidden and method.passes must be at least 1")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise InputError(f"method.dtype={config.dtype!r}: expected float32 or bfloat16")
-    if not 0 <= config.dropout < 1:
-        raise InputError(f"method.dropout={config.dropout}: expected at least 0 and below 1")
-    for name in ("jitter_mm", "kernel_std", "output_std"):
-        if not config[name] >= 0:
-            raise InputError(f"method.{name} must be at least 0, got {config[name]}")
+    checks.multiple(config, "input", 16, 16)
+    checks.at_least(config, 1, "features", "hidden", "passes")
+    checks.one_of(config, "dtype", checks.DTYPES)
+    checks.share(config, "dropout")
+    checks.at_least(config, 0, "jitter_mm", "kernel_std", "output_std")
     net = CentreNet(
         int(config.features),
         bool(config.batch_norm),

@@ -33,7 +33,6 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
-from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch
 from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.kernels.conv3d import max_pool2
@@ -49,6 +48,7 @@ from hpe_jax.layers.blocks import (
     ResidualBlock,
 )
 from hpe_jax.layers.init import init_variables
+from hpe_jax.methods import checks
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 PAPER: dict[str, Any] = {
@@ -275,28 +275,15 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     """
     size, joints = int(config.input), len(skeleton)
     grid, target = size // STEM, config.target
-    for name in ("depth", "stacks", "features", "hidden"):
-        if config[name] < 1:
-            raise InputError(f"method.{name}={config[name]}: expected at least 1")
-    if size < 16 or size % (STEM * 2**config.depth):
-        raise InputError(
-            f"method.input={size}: expected a multiple of {STEM * 2**config.depth}, to be halved "
-            f"{config.depth + 2} times"
-        )
-    if target not in TARGETS:
-        raise InputError(f"method.target={target!r}: expected one of {', '.join(TARGETS)}")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise InputError(f"method.dtype={config.dtype!r}: expected float32 or bfloat16")
-    if not 1 <= config.candidates <= grid**2:
-        raise InputError(f"method.candidates={config.candidates}: expected 1 to {grid**2} pixels")
-    for name in ("radius_mm", "radius_px", "reach_mm", "kernel_mm", "renorm_ramp"):
-        if not config[name] > 0:
-            raise InputError(f"method.{name} must be positive, got {config[name]}")
-    for name in (
-        "iterations", "rotation_deg", "aspect_std", "aspect_limit", "kernel_std", "output_std",
-    ):  # fmt: skip
-        if not config[name] >= 0:
-            raise InputError(f"method.{name} must be at least 0, got {config[name]}")
+    checks.at_least(config, 1, "depth", "stacks", "features", "hidden")
+    halved = f", to be halved {config.depth + 2} times"
+    checks.multiple(config, "input", STEM * 2**config.depth, 16, halved)
+    checks.one_of(config, "target", TARGETS)
+    checks.one_of(config, "dtype", checks.DTYPES)
+    checks.within(config, "candidates", 1, grid**2, "pixels")
+    checks.positive(config, "radius_mm", "radius_px", "reach_mm", "kernel_mm", "renorm_ramp")
+    checks.at_least(config, 0, "iterations", "rotation_deg", "aspect_std", "aspect_limit")
+    checks.at_least(config, 0, "kernel_std", "output_std")
     radius_mm, radius_px = float(config.radius_mm), float(config.radius_px)
     reach_mm = float(config.reach_mm)
     net = DenseNet(

@@ -24,7 +24,6 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from hpe_jax.camera import uvd_to_xyz, xyz_to_uvd
-from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch
 from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.kernels.conv3d import max_pool2
@@ -33,6 +32,7 @@ from hpe_jax.kernels.heatmaps import gaussian_heatmaps
 from hpe_jax.kernels.localise import nearest_surface
 from hpe_jax.layers.blocks import Conv, ConvBlock, Hourglass, ResidualBlock
 from hpe_jax.layers.init import init_variables
+from hpe_jax.methods import checks
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 PAPER = {
@@ -99,19 +99,12 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     Raises:
       InputError: a value out of range.
     """
-    if min(config.depth, config.features) < 1:
-        raise InputError("method.depth and method.features must be at least 1")
+    checks.at_least(config, 1, "depth", "features")
     # As many pixels as the maps of the smallest frame have.
-    if not 1 <= config.top_k <= 4**config.depth:
-        raise InputError(f"method.top_k={config.top_k}: expected 1 to {4**config.depth}")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise InputError(f"method.dtype={config.dtype!r}: expected float32 or bfloat16")
-    for name in ("sigma", "span_mm"):
-        if not config[name] > 0:
-            raise InputError(f"method.{name} must be positive, got {config[name]}")
-    for name in ("kernel_std", "output_std"):
-        if not config[name] >= 0:
-            raise InputError(f"method.{name} must be at least 0, got {config[name]}")
+    checks.within(config, "top_k", 1, 4**config.depth, "pixels")
+    checks.one_of(config, "dtype", checks.DTYPES)
+    checks.positive(config, "sigma", "span_mm")
+    checks.at_least(config, 0, "kernel_std", "output_std")
     multiple = STEM * 2 ** int(config.depth)
     count, span, sigma = int(config.top_k), float(config.span_mm), float(config.sigma)
     net = DetectorNet(

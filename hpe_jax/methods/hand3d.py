@@ -41,6 +41,7 @@ from hpe_jax.kernels.tsdf import tsdf
 from hpe_jax.kernels.voxels import make_grid
 from hpe_jax.layers.blocks import Conv, ConvBlock, DenseFloat32
 from hpe_jax.layers.init import init_variables
+from hpe_jax.methods import checks
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 PAPER = {
@@ -201,28 +202,16 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
       InputError: a value out of range.
     """
     size, truncation = int(config.input), float(config.truncation_mm)
-    if size < POOLS or size % POOLS:
-        raise InputError(f"method.input={size}: expected a multiple of {POOLS}")
-    if not truncation > 0:
-        raise InputError(f"method.truncation_mm must be positive, got {truncation}")
-    if config.learn not in ("joints", "tsdf"):
-        raise InputError(f"method.learn={config.learn!r}: expected joints or tsdf")
+    checks.multiple(config, "input", POOLS, POOLS)
+    checks.positive(config, "truncation_mm")
+    checks.one_of(config, "learn", ("joints", "tsdf"))
     if config.learn == "tsdf" and not config.refine:
         raise InputError("method.learn=tsdf trains the refinement network, expected method.refine")
-    if len(config.refine_widths) != 3 or min(config.refine_widths) < 1:
-        raise InputError(
-            "method.refine_widths needs 3 numbers, all at least 1, got "
-            f"{tuple(config.refine_widths)}"
-        )
-    if min(config.features, config.hidden) < 1:
-        raise InputError("method.features and method.hidden must be at least 1")
-    if not 0 <= config.dropout < 1:
-        raise InputError(f"method.dropout={config.dropout}: expected at least 0 and below 1")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise InputError(f"method.dtype={config.dtype!r}: expected float32 or bfloat16")
-    for name in ("kernel_std", "output_std"):
-        if not config[name] >= 0:
-            raise InputError(f"method.{name} must be at least 0, got {config[name]}")
+    checks.widths(config, "refine_widths", 3)
+    checks.at_least(config, 1, "features", "hidden")
+    checks.share(config, "dropout")
+    checks.one_of(config, "dtype", checks.DTYPES)
+    checks.at_least(config, 0, "kernel_std", "output_std")
     dtype = jnp.dtype(config.dtype)
     pose = PoseNet(
         len(skeleton),

@@ -47,6 +47,7 @@ from hpe_jax.kernels.voxels import (
 )  # fmt: skip
 from hpe_jax.layers.blocks import Conv, ConvBlock, DenseFloat32, Hourglass, ResidualBlock
 from hpe_jax.layers.init import init_variables
+from hpe_jax.methods import checks
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 PAPER = {
@@ -178,34 +179,20 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     """
     size, dims = int(config.input), int(config.dims)
     out = size // POOL
-    for name in ("depth", "stacks", "features", "hidden"):
-        if config[name] < 1:
-            raise InputError(f"method.{name}={config[name]}: expected at least 1")
-    if size < 8 or size % (POOL * 2**config.depth):
-        raise InputError(
-            f"method.input={size}: expected a multiple of {POOL * 2**config.depth}, to be halved "
-            f"{config.depth + 1} times"
-        )
-    if dims not in (2, 3):
-        raise InputError(f"method.dims={dims}: expected 2 or 3")
-    for name, allowed in (
-        ("target", ("heatmap", "direct")), ("box", ("points", "cube")),
-        ("dtype", ("float32", "bfloat16")),
-    ):  # fmt: skip
-        if config[name] not in allowed:
-            raise InputError(f"method.{name}={config[name]!r}: expected {' or '.join(allowed)}")
-    for name in ("joint_sigma", "bone_sigma"):
-        if not config[name] > 0:
-            raise InputError(f"method.{name} must be positive, got {config[name]}")
-    for name in ("rotation_deg", "kernel_std", "output_std"):
-        if not config[name] >= 0:
-            raise InputError(f"method.{name} must be at least 0, got {config[name]}")
-    if len(config.aspect) != 2 or not 0 < config.aspect[0] <= config.aspect[1]:
-        raise InputError(f"method.aspect needs 0 < low <= high, got {tuple(config.aspect)}")
+    checks.at_least(config, 1, "depth", "stacks", "features", "hidden")
+    halved = f", to be halved {config.depth + 1} times"
+    checks.multiple(config, "input", POOL * 2**config.depth, 8, halved)
+    checks.within(config, "dims", 2, 3, "dimensions")
+    checks.one_of(config, "target", ("heatmap", "direct"))
+    checks.one_of(config, "box", ("points", "cube"))
+    checks.one_of(config, "dtype", checks.DTYPES)
+    checks.positive(config, "joint_sigma", "bone_sigma")
+    checks.at_least(config, 0, "rotation_deg", "kernel_std", "output_std")
+    checks.spread(config, "aspect")
     direct = config.target == "direct"
     coordinates = 3 if direct else dims
-    if config.decode == "topk" and not 1 <= config.top_k <= out**dims:
-        raise InputError(f"method.top_k must be 1 to {out**dims}, got {config.top_k}")
+    if config.decode == "topk":
+        checks.within(config, "top_k", 1, out**dims, "voxels")
     if config.decode == "subvoxel" and (dims == 2 or out < 5):
         raise InputError("method.decode=subvoxel needs method.dims=3 and method.input >= 16")
     try:

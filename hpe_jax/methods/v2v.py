@@ -37,6 +37,7 @@ from hpe_jax.kernels.heatmaps import gaussian_heatmaps
 from hpe_jax.kernels.voxels import Grid, coarsen, make_grid, to_mm, to_voxels, voxelise
 from hpe_jax.layers.blocks import Conv, ConvBlock, ResidualBlock, Upsample
 from hpe_jax.layers.init import init_variables
+from hpe_jax.methods import checks
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
 
 POOL = 2  # input voxels to an output voxel
@@ -119,32 +120,21 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         occupancy, decode or dtype, or a number out of range.
     """
     size, margin = int(config.input), int(config.canvas) - int(config.input)
-    if size < 8 or size % 8:
-        raise InputError(f"method.input must be divisible by 8, got {size}")
-    if margin < 0:
-        raise InputError(f"method.canvas ({config.canvas}) is smaller than method.input ({size})")
-    if len(config.widths) != 4 or min(config.widths) < 1:
-        raise InputError(
-            f"method.widths needs 4 numbers, all at least 1, got {tuple(config.widths)}"
-        )
-    if len(config.scale) != 2 or not 0 < config.scale[0] <= config.scale[1]:
-        raise InputError(f"method.scale needs 0 < low <= high, got {tuple(config.scale)}")
-    if not config.sigma > 0:
-        raise InputError(f"method.sigma must be positive, got {config.sigma}")
-    for name in ("rotation_deg", "kernel_std", "output_std"):
-        if not config[name] >= 0:
-            raise InputError(f"method.{name} must be at least 0, got {config[name]}")
-    kind = config.get("occupancy", "binary")
-    if kind not in ("binary", "linear"):
-        raise InputError(f"method.occupancy must be binary or linear, got {kind!r}")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise InputError(f"method.dtype must be float32 or bfloat16, got {config.dtype!r}")
+    checks.multiple(config, "input", 8, 8)
+    checks.at_least(config, size, "canvas")
+    checks.widths(config, "widths", 4)
+    checks.spread(config, "scale")
+    checks.positive(config, "sigma")
+    checks.at_least(config, 0, "rotation_deg", "kernel_std", "output_std")
+    if "occupancy" in config:  # Runs of earlier versions have none.
+        checks.one_of(config, "occupancy", ("binary", "linear"))
+    checks.one_of(config, "dtype", checks.DTYPES)
     out = size // POOL
     low, high = config.scale
     rotation_deg, sigma = float(config.rotation_deg), float(config.sigma)
-    linear = kind == "linear"
-    if config.decode == "topk" and not 1 <= config.top_k <= out**3:
-        raise InputError(f"method.top_k must be 1 to {out**3} voxels, got {config.top_k}")
+    linear = config.get("occupancy", "binary") == "linear"
+    if config.decode == "topk":
+        checks.within(config, "top_k", 1, out**3, "voxels")
     if config.decode == "subvoxel" and out < 5:
         raise InputError(f"method.decode=subvoxel needs method.input >= 16, got {size}")
     try:

@@ -205,10 +205,10 @@ def test_bad_centre_models(tmp_path):
     ("changes", "match"),
     [
         ({"input": 24}, "method.input=24: expected a multiple of 16"),
-        ({"hidden": 0}, "method.features, method.hidden and method.passes must be at least 1"),
-        ({"passes": 0}, "method.features, method.hidden and method.passes must be at least 1"),
-        ({"dropout": 1.0}, "method.dropout=1.0"),
-        ({"jitter_mm": -1.0}, "method.jitter_mm must be at least 0"),
+        ({"hidden": 0}, "method.hidden=0: expected at least 1"),
+        ({"passes": 0}, "method.passes=0: expected at least 1"),
+        ({"dropout": 1.0}, "method.dropout=1.0: expected at least 0 and below 1"),
+        ({"jitter_mm": -1.0}, "method.jitter_mm=-1.0: expected at least 0"),
         ({"dtype": "int8"}, "method.dtype='int8'"),
     ],
 )

@@ -131,11 +131,11 @@ def test_readings_far_from_a_joint_teach_it_no_depth(loss):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"depth": 0}, "method.depth and method.features"),
-        ({"features": 0}, "method.depth and method.features"),
+        ({"depth": 0}, "method.depth=0: expected at least 1"),
+        ({"features": 0}, "method.features=0: expected at least 1"),
         ({"top_k": 17}, "method.top_k=17: expected 1 to 16"),
-        ({"span_mm": 0.0}, "method.span_mm must be positive"),
-        ({"output_std": -1.0}, "method.output_std"),
+        ({"span_mm": 0.0}, "method.span_mm=0.0: expected a positive number"),
+        ({"output_std": -1.0}, "method.output_std=-1.0: expected at least 0"),
         ({"dtype": "int8"}, "method.dtype='int8'"),
     ],
 )

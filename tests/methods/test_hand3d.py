@@ -197,14 +197,14 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
     ("changes", "message"),
     [
         ({"input": 30}, "method.input=30: expected a multiple of 4"),
-        ({"truncation_mm": 0.0}, "method.truncation_mm must be positive"),
-        ({"learn": "both"}, "method.learn='both': expected joints or tsdf"),
+        ({"truncation_mm": 0.0}, "method.truncation_mm=0.0: expected a positive number"),
+        ({"learn": "both"}, "method.learn='both': expected one of joints, tsdf"),
         ({"learn": "tsdf", "refine": False}, "expected method.refine"),
-        ({"refine_widths": (8, 8)}, "method.refine_widths needs 3 numbers"),
-        ({"hidden": 0}, "method.hidden must be at least 1"),
+        ({"refine_widths": (8, 8)}, r"method.refine_widths=\(8, 8\): expected 3 numbers"),
+        ({"hidden": 0}, "method.hidden=0: expected at least 1"),
         ({"dropout": 1.0}, "method.dropout=1.0"),
         ({"dtype": "float16"}, "method.dtype='float16'"),
-        ({"kernel_std": -1.0}, "method.kernel_std must be at least 0"),
+        ({"kernel_std": -1.0}, "method.kernel_std=-1.0: expected at least 0"),
     ],
 )
 def test_bad_settings(changes, message):

@@ -187,16 +187,16 @@ def test_configs(data_set):
     [
         ({"input": 18}, "method.input=18: expected a multiple of 4"),
         ({"stacks": 0}, "method.stacks=0: expected at least 1"),
-        ({"dims": 1}, "method.dims=1: expected 2 or 3"),
-        ({"target": "map"}, "method.target='map': expected heatmap or direct"),
-        ({"box": "hand"}, "method.box='hand': expected points or cube"),
-        ({"bone_sigma": 0}, "method.bone_sigma must be positive"),
-        ({"aspect": (1.2, 0.8)}, "method.aspect needs 0 < low <= high"),
-        ({"top_k": 0}, r"method.top_k must be 1 to 512"),
+        ({"dims": 1}, "method.dims=1: expected 2 to 3"),
+        ({"target": "map"}, "method.target='map': expected one of heatmap, direct"),
+        ({"box": "hand"}, "method.box='hand': expected one of points, cube"),
+        ({"bone_sigma": 0}, "method.bone_sigma=0: expected a positive number"),
+        ({"aspect": (1.2, 0.8)}, r"method.aspect=\(1.2, 0.8\): expected .* low <= high"),
+        ({"top_k": 0}, "method.top_k=0: expected 1 to 512 voxels"),
         ({"decode": "subvoxel", "dims": 2}, "method.decode=subvoxel needs method.dims=3"),
         ({"decode": "mean"}, "method.decode: unknown decode 'mean'"),
         ({"dtype": "float16"}, "method.dtype='float16'"),
-        ({"rotation_deg": -1.0}, "method.rotation_deg must be at least 0"),
+        ({"rotation_deg": -1.0}, "method.rotation_deg=-1.0: expected at least 0"),
     ],
 )
 def test_bad_configs(changes, match):

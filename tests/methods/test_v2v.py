@@ -196,16 +196,16 @@ def test_bfloat16_predicts_nearly_the_same():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input": 20}, "divisible by 8"),
-        ({"canvas": 8}, "smaller"),
-        ({"widths": (4, 8)}, "4 numbers"),
-        ({"dtype": "float16"}, "bfloat16"),
-        ({"occupancy": "soft"}, "binary or linear"),
+        ({"input": 20}, "method.input=20: expected a multiple of 8, at least 8"),
+        ({"canvas": 8}, "method.canvas=8: expected at least 16"),
+        ({"widths": (4, 8)}, r"method.widths=\(4, 8\): expected 4 numbers"),
+        ({"dtype": "float16"}, "method.dtype='float16': expected one of float32, bfloat16"),
+        ({"occupancy": "soft"}, "method.occupancy='soft': expected one of binary, linear"),
         ({"decode": "mean"}, "unknown decode"),
-        ({"decode": "topk", "top_k": 0}, "top_k"),
+        ({"decode": "topk", "top_k": 0}, "method.top_k=0: expected 1 to .* voxels"),
         ({"widths": (4, 8, 0, 8)}, "at least 1"),
-        ({"scale": (1.2, 0.8)}, "low <= high"),
-        ({"sigma": 0.0}, "must be positive"),
+        ({"scale": (1.2, 0.8)}, r"method.scale=\(1.2, 0.8\): expected .* low <= high"),
+        ({"sigma": 0.0}, "method.sigma=0.0: expected a positive number"),
     ],
 )
 def test_bad_configs(changes, message):
