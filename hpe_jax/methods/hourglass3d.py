@@ -192,7 +192,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     direct = config.target == "direct"
     coordinates = 3 if direct else dims
     if config.decode == "topk":
-        checks.within(config, "top_k", 1, out**dims, "voxels")
+        checks.within(config, "top_k", 1, out**dims, "voxels" if dims == 3 else "pixels")
     if config.decode == "subvoxel" and (dims == 2 or out < 5):
         raise InputError("method.decode=subvoxel needs method.dims=3 and method.input >= 16")
     try:

@@ -121,7 +121,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     """
     size, margin = int(config.input), int(config.canvas) - int(config.input)
     checks.multiple(config, "input", 8, 8)
-    checks.at_least(config, size, "canvas")
+    if margin < 0:
+        raise InputError(f"method.canvas={config.canvas}: expected at least method.input, {size}")
     checks.widths(config, "widths", 4)
     checks.spread(config, "scale")
     checks.positive(config, "sigma")
