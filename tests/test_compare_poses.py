@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     fingers, thumb = FIST[0][None], FIST[1][None]
     file = dict(axes="template", fingers=fingers, thumb=thumb, error_mm=np.zeros((1, 14)))
     np.savez(tmp_path / "fist.npz", **file)
-    monkeypatch.setitem(compare_poses.METHODS, "told", lambda *_: Method(None, None, predict))
+    monkeypatch.setitem(compare_poses.METHODS, "told", lambda *_: Method(predict, predict, predict))
 
     def start(**data):
         config = ConfigDict({"method": {"name": "told"}, "data": DATA | data})

@@ -116,8 +116,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         pad = ((0, 0), *((0, -n % multiple) for n in image.shape[1:]))
         return jnp.pad(image, pad, constant_values=value)
 
-    def see(depth: Float[Array, "B H W"]) -> Float[Array, "B H W 1"]:
-        """1 on the nearest thing, 0 where nothing is near enough behind it."""
+    def see(depth: Float[Array, "B H W"]) -> Float[Array, "B h w 1"]:
+        """1 on the nearest thing, 0 where nothing is near enough behind it; padded."""
 
         def one(depth: Array) -> Array:
             behind = depth - depth[nearest_surface(depth)]

@@ -137,12 +137,13 @@ def test_perfect_maps_give_the_joints_back(weighted):
         )
         points = sample(jnp.asarray(depth), jnp.asarray(corner), crop, 32, 150.0)
         local, seen = to_space(points, crop), points[..., 2] > 0
-        heat, unit = joint_field(local, seen, to_space(joints, crop), 80.0)
+        where = to_space(jnp.asarray(joints), crop)
+        heat, unit = joint_field(local, seen, where, 80.0)
 
         def on_grid(p):
             return (to_pixels(to_camera(p, crop), crop) + 0.5) / 4 - 0.5
 
-        flat = image_heatmaps(on_grid(to_space(joints, crop)), 32, 4.0)
+        flat = image_heatmaps(on_grid(where), 32, 4.0)
         found = {"R": flat, "S": heat, "V": unit}
         local_joints = estimate(found, local, seen, on_grid, weighted=weighted, **SETTINGS)
         return to_camera(local_joints, crop)

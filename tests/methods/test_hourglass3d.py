@@ -136,7 +136,7 @@ def test_the_box_of_the_points_or_the_cube():
 
 
 def test_squared_error_is_a_sum_for_each_map():
-    a, b = np.random.default_rng(0).normal(size=(2, 2, 3, 4, 5, 3))
+    a, b = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 3, 4, 5, 3)))
     np.testing.assert_allclose(squared_error(a, b), ((a - b) ** 2).sum((1, 2, 3)), rtol=1e-5)
 
 

@@ -85,14 +85,14 @@ def test_init_is_deterministic_and_output_is_near_zero():
 
 def test_joints_without_a_label_add_nothing_to_the_loss():
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 2, 3, 4, 5, 3))
-    valid = np.array([[1, 1, 0], [0, 1, 1]], bool)
+    a, b = jnp.asarray(rng.normal(size=(2, 2, 3, 4, 5, 3)))
+    valid = jnp.array([[1.0, 1, 0], [0, 1, 1]])
     expected = sum(((a - b) ** 2)[i, ..., j].mean() for i, j in np.argwhere(valid)) / valid.size
     np.testing.assert_allclose(masked_mse(a, b, valid), expected, rtol=1e-5)
     parts = [masked_mse(a[i : i + 1], b[i : i + 1], valid[i : i + 1]) for i in (0, 1)]
     np.testing.assert_allclose(np.mean(parts), expected, rtol=1e-5)
-    np.testing.assert_allclose(masked_mse(a, b, np.ones((2, 3))), ((a - b) ** 2).mean(), rtol=1e-5)
-    assert masked_mse(a, b, np.zeros((2, 3))) == 0
+    np.testing.assert_allclose(masked_mse(a, b, jnp.ones((2, 3))), ((a - b) ** 2).mean(), rtol=1e-5)
+    assert masked_mse(a, b, jnp.zeros((2, 3))) == 0
 
 
 def test_first_loss_from_the_parts():

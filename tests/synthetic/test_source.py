@@ -10,11 +10,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from hpe_jax import camera as cameras
-from hpe_jax import synthetic
 from hpe_jax.errors import InputError
 from hpe_jax.hand.kinematics import FINGER_LIMITS, THUMB_LIMITS, palm_points
 from hpe_jax.hand.skeletons import SKELETONS
-from hpe_jax.synthetic import make_source, poses
+from hpe_jax.synthetic import frame, make_source, poses
 
 
 def config(**changes):
@@ -235,14 +234,14 @@ def test_fine_patches_are_searched_where_they_are(monkeypatch):
         uv = corner + (jnp.array(depth.shape[::-1]) - 1) / 2
         return cameras.uvd_to_xyz(jnp.append(uv, 700.0), camera)
 
-    monkeypatch.setattr(synthetic, "localise", middle_of_the_picture)
+    monkeypatch.setattr(frame, "localise", middle_of_the_picture)
     middle, found = centres(8, patch=128)
     along = found * (middle / found)[:, 2:]  # The same ray, as far away as the hand.
     assert np.median(np.linalg.norm(along - middle, axis=-1)) < 40
 
 
 def test_where_nothing_is_found_the_centre_is_that_of_the_joints(monkeypatch):
-    monkeypatch.setattr(synthetic, "localise", lambda *_: jnp.zeros(3))
+    monkeypatch.setattr(frame, "localise", lambda *_: jnp.zeros(3))
     middle, found = centres(2)
     np.testing.assert_allclose(found, middle, atol=1e-3)
 
