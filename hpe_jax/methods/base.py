@@ -16,6 +16,9 @@ Variables = dict[str, Any]
 
 Metrics = dict[str, Array]
 
+READING = ("decode", "top_k", "candidates", "kernel_mm", "iterations", "weighted")
+"""Fields of methods' configs that change how a model's maps are read, not how it is trained."""
+
 
 @dataclass(frozen=True)
 class Method:

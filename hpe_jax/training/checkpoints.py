@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from hpe_jax.errors import InputError, TrainingError, naming
-from hpe_jax.methods.base import Variables
+from hpe_jax.methods.base import READING, Variables
 from hpe_jax.settings import differences, flatten, from_json, read_json, to_json
 from hpe_jax.training.state import State, eval_variables, leaf_name
 
@@ -28,9 +28,7 @@ from hpe_jax.training.state import State, eval_variables, leaf_name
 FREE_KEYS = (
     *("steps", "epochs", "epoch_examples", "log_every", "checkpoint_every", "keep_checkpoints"),
     *("test_frames", "eval_every", "eval_batch", "init_from", "init_pattern"),
-    # How maps are read changes no parameter.
-    *("method.decode", "method.top_k", "method.candidates", "method.kernel_mm"),
-    *("method.iterations", "method.weighted"),
+    *(f"method.{name}" for name in READING),
     *(
         "data.root",
         "data.centre_file",
