@@ -64,6 +64,4 @@ def get_config(variant: str = "") -> ConfigDict:
         config.method.kernel_std = 0.0  # He; BatchNorm hides the scale, not its eps
         config.method.output_std = 0.0001  # begins at heatmaps of zero, which most are
         config.method.sigma = 1.5  # 23 mm there; the paper's 1.7 costs half a millimetre
-        config.data.synthetic.proportions = "wide"  # real hands differ more than our test subjects,
-        config.data.synthetic.thumbs = "wide"  # and their thumbs bend otherwise
     return config

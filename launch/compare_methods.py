@@ -7,7 +7,8 @@
 The protocol: every config trains on the same number of synthetic examples (the same frames, in
 the same order, since they follow from the seed) and is tested on the same 2,048 frames of
 subjects that are not in training, with hand centres found in the depth image. Configs that only
-read a model's output in another way (`READING`) share the training of the first such config.
+read a model's output in another way (`methods.base.READING`) share the training of the first such
+config.
 
 A config trains in a process of its own, in `OUT/NAME`; started again, the command goes on where
 it stopped. It leaves `OUT/table.md` and `OUT/success.png`. Columns: mean error; the same in x and
@@ -38,11 +39,8 @@ from ml_collections import ConfigDict
 from hpe_jax.atomic import write_atomic
 from hpe_jax.command import one_line_errors
 from hpe_jax.errors import InputError
+from hpe_jax.methods.base import READING
 
-# What some configs change of the training frames: here all have the same.
-ALIKE = tuple(f"--config.data.synthetic.{name}=usual" for name in ("proportions", "thumbs"))
-# Fields of `method` that change how a model is read, not how it is trained.
-READING = ("decode", "top_k", "candidates", "kernel_mm", "iterations", "weighted")
 BATCH = 8
 
 
@@ -63,15 +61,15 @@ def main() -> int:
 
 def compare(names: list[str], out: Path, examples: int, overrides: list[str]) -> None:
     """Train what is not trained yet, and write the table; see the module's docstring."""
-    alike = [*ALIKE, *overrides]
-    configs = {name: load_config(name, examples, alike) for name in names}
+    configs = {name: load_config(name, examples, overrides) for name in names}
+    check_alike(configs)
     trained: dict[str, str] = {}
     rows = []
     for name, config in configs.items():
         first = trained.setdefault(training_key(config), name)
         workdir = out / slug(name)
         if first == name:
-            train(name, workdir, config, alike)
+            train(name, workdir, config, overrides)
         else:
             read_again(out / slug(first), workdir, config)
         rows.append(row(name, workdir, out / slug(first), flat(config)))
@@ -117,6 +115,19 @@ def load_config(name: str, examples: int, overrides: list[str]) -> ConfigDict:
         raise InputError(f"--examples={examples}: expected at least {name}'s batch, {config.batch}")
     config.steps = examples // config.batch
     return config
+
+
+def check_alike(configs: dict[str, ConfigDict]) -> None:
+    """InputError unless all train on the same synthetic hands."""
+    (first, expected), *others = configs.items()
+    for name, config in others:
+        for field, value in config.data.synthetic.items():
+            if value != expected.data.synthetic[field]:
+                raise InputError(
+                    f"{name}: data.synthetic.{field}={value!r}, {first} has "
+                    f"{expected.data.synthetic[field]!r}; expected the same training frames, "
+                    f"--config.data.synthetic.{field}=VALUE sets it for all"
+                )
 
 
 def training_key(config: ConfigDict) -> str:

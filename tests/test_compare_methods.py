@@ -66,13 +66,14 @@ def test_examples_are_counted_with_the_batch_that_is_used():
 
 
 def test_all_train_on_the_same_frames():
-    """Whatever subjects a config's own training has."""
-    name = f"{ROOT}/configs/v2v_nyu.py:quick"
-    own = compare_methods.load_config(name, 800, [])
-    alike = compare_methods.load_config(name, 800, [*compare_methods.ALIKE])
-    other = compare_methods.load_config(f"{ROOT}/configs/hourglass3d_nyu.py:quick", 800, [])
-    assert own.data.synthetic != other.data.synthetic
-    assert alike.data.synthetic == other.data.synthetic
+    names = [f"{ROOT}/configs/{n}_nyu.py:quick" for n in ("v2v", "hourglass3d", "dense_regression")]
+    configs = {n: compare_methods.load_config(n, 800, []) for n in names}
+    compare_methods.check_alike(configs)
+    configs[names[2]].data.synthetic.forearm = False
+    with pytest.raises(
+        InputError, match=r"dense_\w+.py:quick: data.synthetic.forearm=False, .*v2v"
+    ):
+        compare_methods.check_alike(configs)
 
 
 def test_a_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
