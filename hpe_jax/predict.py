@@ -104,6 +104,11 @@ def predict_frames(
         if not warm:  # Compiles, which no frame's latency should contain.
             warm = any(see(choice.hands[:1]).values())
         found = see(choice.hands)
+        if centre is not None and not any(found.values()):
+            raise UnusableFrame(
+                f"{path}: no reading in the cube of {predictor.cube_mm:g} mm about its centre "
+                f"{np.round(centre).tolist()} mm"
+            )
         seconds += sum(p.latency_ms for p in found.values() if p is not None) / 1000
         return found
 
@@ -178,11 +183,6 @@ def _see(
     except InputError as error:
         unit = "--depth_unit says how many mm a count is"
         raise InputError(f"{path}: {error}; {unit}") from error
-    if centre is not None and not any(found.values()):
-        raise UnusableFrame(
-            f"{path}: no reading in the cube of {predictor.cube_mm:g} mm about its centre "
-            f"{np.round(centre).tolist()} mm"
-        )
     if (seen := found[hands[0]]) is not None:
         found = {h: p and replace(p, view=seen.view) for h, p in found.items()}
     return found
