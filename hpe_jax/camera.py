@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 if TYPE_CHECKING:
     # NumPy in, NumPy out; JAX in, JAX out: more than a static type can say through jaxtyping.
@@ -127,17 +127,21 @@ def mirror_camera(
 
 
 def decimate(
-    camera: Float[ArrayLike, "... 4"], step: ArrayLike | float
+    camera: Float[ArrayLike, "... 4"] | Numbers, step: ArrayLike | float
 ) -> Float[ArrayLike, "... 4"]:
     """The camera of `image[::step, ::step]`."""
+    camera = _array(camera)
     xp = _namespace(camera)
     return camera / xp.asarray(step, camera.dtype)[..., None]
 
 
 def patch_rays(
-    corner: Float[ArrayLike, "... 2"], camera: Float[ArrayLike, "... 4"], size: tuple[int, int]
+    corner: Num[ArrayLike, "... 2"] | Numbers,
+    camera: Float[ArrayLike, "... 4"] | Numbers,
+    size: tuple[int, int],
 ) -> Float[ArrayLike, "... H W 2"]:
     """`(x / z, y / z)` of every pixel of an `(H, W)` patch."""
+    corner, camera = _array(corner), _array(camera)
     xp = _namespace(corner, camera)
     v, u = xp.arange(size[0], dtype=xp.float32), xp.arange(size[1], dtype=xp.float32)
     x = (corner[..., 0, None] + u - camera[..., 2, None]) / camera[..., 0, None]
@@ -150,7 +154,7 @@ def patch_rays(
 
 def depth_to_points(
     depth: Float[ArrayLike, "... H W"],
-    corner: Float[ArrayLike, "... 2"] | Numbers,
+    corner: Num[ArrayLike, "... 2"] | Numbers,
     camera: Float[ArrayLike, "... 4"] | Numbers,
 ) -> Float[ArrayLike, "... H W 3"]:
     """Camera-space point (mm) of every pixel; pixels without a reading give (0, 0, 0)."""
@@ -161,8 +165,8 @@ def depth_to_points(
 
 
 def decimation_for(
-    centre: Float[ArrayLike, "... 3"],
-    camera: Float[ArrayLike, "... 4"],
+    centre: Float[ArrayLike, "... 3"] | Numbers,
+    camera: Float[ArrayLike, "... 4"] | Numbers,
     extent_mm: float,
     patch: int,
 ) -> Float[ArrayLike, "..."]:
@@ -171,6 +175,7 @@ def decimation_for(
     Returns a whole number >= 1 (as float32): the smallest k for which the nearer face of a
     cube of `extent_mm` about `centre` is at most `patch` pixels of step k wide.
     """
+    centre, camera = _array(centre), _array(camera)
     xp = _namespace(centre, camera)
     nearest = xp.maximum(centre[..., 2] - extent_mm / 2, 0.25 * extent_mm)
     pixels = xp.maximum(camera[..., 0], camera[..., 1]) * extent_mm / nearest
@@ -178,14 +183,15 @@ def decimation_for(
 
 
 def patch_corner(
-    centre: Float[ArrayLike, "... 3"],
-    camera: Float[ArrayLike, "... 4"],
+    centre: Float[ArrayLike, "... 3"] | Numbers,
+    camera: Float[ArrayLike, "... 4"] | Numbers,
     patch: int,
 ) -> Float[ArrayLike, "... 2"]:
     """Whole-numbered corner of the square patch whose middle is nearest to `centre`.
 
     `camera` is the decimated camera, so the corner counts decimated pixels.
     """
+    centre, camera = _array(centre), _array(camera)
     xp = _namespace(centre, camera)
     uv = xyz_to_uvd(centre, camera)[..., :2]
     return xp.round(uv - (patch - 1) / 2)

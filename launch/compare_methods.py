@@ -6,7 +6,9 @@
 
 The protocol: every config trains on the same number of synthetic examples (the same frames, in
 the same order, since they follow from the seed) and is tested on the same 2,048 frames of
-subjects that are not in training, with hand centres found in the depth image. Configs that only
+subjects that are not in training, with hand centres found in the depth image. Configs whose
+training hands differ are refused (`--config.data.synthetic.KEY=VALUE` sets a field for all), as are
+those that train in stages. Configs that only
 read a model's output in another way (`methods.base.READING`) share the training of the first such
 config.
 
@@ -40,6 +42,7 @@ from hpe_jax.atomic import write_atomic
 from hpe_jax.command import one_line_errors
 from hpe_jax.errors import InputError
 from hpe_jax.methods.base import READING
+from hpe_jax.settings import differences
 
 BATCH = 8
 
@@ -111,6 +114,8 @@ def load_config(name: str, examples: int, overrides: list[str]) -> ConfigDict:
             config.update_from_flattened_dict({key: value})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{word}: {name} has no such field, or of another type") from error
+    if "data" not in config:
+        raise InputError(f"{name}: trains in stages, expected a config of one training")
     if examples < config.batch:
         raise InputError(f"--examples={examples}: expected at least {name}'s batch, {config.batch}")
     config.steps = examples // config.batch
@@ -118,16 +123,19 @@ def load_config(name: str, examples: int, overrides: list[str]) -> ConfigDict:
 
 
 def check_alike(configs: dict[str, ConfigDict]) -> None:
-    """InputError unless all train on the same synthetic hands."""
+    """InputError unless all train on the same synthetic hands, seen by the same camera."""
+
+    def hands(config: ConfigDict) -> dict[str, Any]:
+        data = config.data.to_dict()
+        return {"data": {name: data[name] for name in ("dataset", "synthetic")}}
+
     (first, expected), *others = configs.items()
     for name, config in others:
-        for field, value in config.data.synthetic.items():
-            if value != expected.data.synthetic[field]:
-                raise InputError(
-                    f"{name}: data.synthetic.{field}={value!r}, {first} has "
-                    f"{expected.data.synthetic[field]!r}; expected the same training frames, "
-                    f"--config.data.synthetic.{field}=VALUE sets it for all"
-                )
+        if odd := differences(hands(expected), hands(config)):
+            raise InputError(
+                f"{name}: trains on other hands than {first}: {', '.join(odd)}; "
+                "--config.data.synthetic.FIELD=VALUE sets a field for all"
+            )
 
 
 def training_key(config: ConfigDict) -> str:

@@ -7,7 +7,7 @@ test split; the network sees the noisy one (section 3.1 of X. Deng et al., "Hand
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +41,10 @@ DIFFERENCE_MM = 30.0
 class Volumes(NamedTuple):
     """Distances (mm, truncated) of frames, and why noisy and clean ones differ."""
 
-    noisy: Any
-    refined: Any
-    clean: Any
-    cause: Any
+    noisy: np.ndarray
+    refined: np.ndarray
+    clean: np.ndarray
+    cause: np.ndarray
 
 
 def refinement(workdir: str, count: int, out: Path) -> list[str]:
@@ -121,14 +121,14 @@ def compare(config: ConfigDict, variables: Variables, count: int) -> tuple[list[
     indices = np.unique(np.linspace(0, source.size - 1, count).astype(int))
 
     @jax.jit
-    def step(data: dict[str, Array]) -> tuple[Batch, Volumes]:
+    def step(data: dict[str, Array]) -> tuple[Batch, tuple[Array, ...]]:
         batch = source.expand(data)
         pair = [batch[name] for name in ("depth", "clean")]
         far = [distances(batch, depth, size, UNTRUNCATED)[..., 0] for depth in pair]
         noisy, clean = (distances(batch, depth, size, truncation) for depth in pair)
         refined, _ = net.apply(variables, noisy, train=False)
         noisy, refined, clean = (truncation * v[..., 0] for v in (noisy, refined, clean))
-        return batch, Volumes(noisy, refined, clean, causes(*far))
+        return batch, (noisy, refined, clean, causes(*far))
 
     batches, parts = [], []
     for start in range(0, len(indices), BATCH):

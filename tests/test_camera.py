@@ -45,6 +45,24 @@ def test_tuples_and_data_sets_cameras_serve_as_arrays():
             camera.depth_to_points(np.full((1, 1), 500.0, np.float32), (3, 4), same),
             camera.depth_to_points(np.full((1, 1), 500.0, np.float32), np.array([3.0, 4.0]), array),
         )
+        small = camera.decimate(same, 2)
+        np.testing.assert_allclose(small, camera.decimate(array, 2))
+        assert camera.decimation_for(point, same, 300.0, 64) == camera.decimation_for(
+            np.array(point), array, 300.0, 64
+        )
+        np.testing.assert_array_equal(
+            camera.patch_corner(point, same, 64), camera.patch_corner(np.array(point), array, 64)
+        )
+        np.testing.assert_allclose(
+            camera.patch_rays((3, 4), same, (2, 2)),
+            camera.patch_rays(np.array([3.0, 4.0]), array, (2, 2)),
+        )
+    # A corner of whole numbers, as an array of them, too.
+    depth = np.full((1, 1), 500.0, np.float32)
+    np.testing.assert_allclose(
+        camera.depth_to_points(depth, np.array([3, 4]), array),
+        camera.depth_to_points(depth, (3, 4), array),
+    )
     np.testing.assert_array_equal(camera.flip_y(point), [10, 20, 500])
     np.testing.assert_array_equal(camera.mirror_x(list(point)), [-10, -20, 500])
 

@@ -70,10 +70,12 @@ def test_all_train_on_the_same_frames():
     configs = {n: compare_methods.load_config(n, 800, []) for n in names}
     compare_methods.check_alike(configs)
     configs[names[2]].data.synthetic.forearm = False
-    with pytest.raises(
-        InputError, match=r"dense_\w+.py:quick: data.synthetic.forearm=False, .*v2v"
-    ):
+    odd = r"dense_\w+.py:quick: .* than .*v2v_nyu.py:quick: data.synthetic.forearm is True there"
+    with pytest.raises(InputError, match=odd):
         compare_methods.check_alike(configs)
+    other = compare_methods.load_config(f"{ROOT}/configs/hourglass3d_msra.py:quick", 800, [])
+    with pytest.raises(InputError, match="data.dataset is nyu there, msra here"):
+        compare_methods.check_alike({names[0]: configs[names[0]], "msra": other})
 
 
 def test_a_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
@@ -105,6 +107,10 @@ def test_mistakes_are_named(tmp_path):
         ([f"--configs={tmp_path}/none.py"], "none.py: expected a config file"),
         ([f"--configs={ROOT}/configs/v2v_nyu.py:fast"], "no variant 'fast'"),
         ([f"--configs={name}", "--examples=4"], "batch, 8"),
+        (
+            [f"--configs={ROOT}/configs/hand3d_nyu.py:quick"],
+            "hand3d_nyu.py:quick: trains in stages",
+        ),
         ([f"--configs={name}", "--config.bach=4"], "--config.bach=4: "),
     ):
         result = run(*words, f"--out={tmp_path}")

@@ -319,6 +319,22 @@ def test_centre_file(toy, workdir, recording, tmp_path, capsys):
     assert (out / "joints.jsonl").read_text() == before
 
 
+def test_a_frame_that_one_hand_alone_shows_is_used(toy, predictor, tmp_path, recording):
+    """The call that compiles asks for one hand: of no reading there nothing follows."""
+    folder, shown = recording
+    frames = sorted(folder.iterdir())[:2]
+
+    def left_alone(*given, hand, **more):
+        return predictor(*given, hand=hand, **more) if hand == "left" else None
+
+    for name in ("skeleton", "skeleton_name", "cube_mm", "centre_source", "centre_model"):
+        setattr(left_alone, name, getattr(predictor, name))
+    centres = np.array([joints.mean(0) for joints in shown[:2]])
+    out = tmp_path / "out"
+    summary = predict.predict_frames(left_alone, frames, CAMERA, out, hand="auto", centres=centres)
+    assert summary["hand"] == "left" and summary["frames_without_hand"] == 0
+
+
 @pytest.mark.parametrize("passes", [1, 2])
 def test_passes(toy, workdir, recording, tmp_path, passes):
     folder, shown = recording

@@ -9,5 +9,6 @@ checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def as_users_call_it(function):
-    """Without that check: what is then left to refuse bad arguments is the function itself."""
+    """Without that check: what is then left to refuse bad arguments is the function itself. (Of a
+    jitted one it would be what was jitted.)"""
     return inspect.unwrap(function)

@@ -30,7 +30,8 @@ def within(config: ConfigDict, name: str, low: int, high: int, what: str) -> Non
 def multiple(config: ConfigDict, name: str, of: int, least: int, why: str = "") -> None:
     """InputError unless a number is a multiple of `of`, from `least` on."""
     good = config[name] >= least and config[name] % of == 0
-    _refuse_unless(good, config, name, f"a multiple of {of}, at least {least}{why}")
+    low = f", at least {least}" if least > of else ""
+    _refuse_unless(good, config, name, f"a multiple of {of}{low}{why}")
 
 
 def share(config: ConfigDict, name: str) -> None:
@@ -51,13 +52,11 @@ def widths(config: ConfigDict, name: str, count: int) -> None:
     _refuse_unless(good, config, name, f"{count} numbers, all at least 1")
 
 
-def one_of(config: ConfigDict, name: str, allowed: tuple[str, ...]) -> None:
-    """InputError unless a field is one of these words."""
-    _refuse_unless(config[name] in allowed, config, name, f"one of {', '.join(allowed)}")
+def one_of(config: ConfigDict, name: str, allowed: tuple[str | int, ...]) -> None:
+    """InputError unless a field is one of these words or numbers."""
+    _refuse_unless(config[name] in allowed, config, name, f"one of {', '.join(map(str, allowed))}")
 
 
 def _refuse_unless(good: bool, config: ConfigDict, name: str, expected: str) -> None:
     if not good:
-        value = config[name]
-        shown = value if isinstance(value, (int, float)) else repr(value)
-        raise InputError(f"method.{name}={shown}: expected {expected}")
+        raise InputError(f"method.{name}={config[name]!r}: expected {expected}")

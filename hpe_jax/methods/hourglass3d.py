@@ -182,7 +182,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     checks.at_least(config, 1, "depth", "stacks", "features", "hidden")
     halved = f", to be halved {config.depth + 1} times"
     checks.multiple(config, "input", POOL * 2**config.depth, 8, halved)
-    checks.within(config, "dims", 2, 3, "dimensions")
+    checks.one_of(config, "dims", (2, 3))
     checks.one_of(config, "target", ("heatmap", "direct"))
     checks.one_of(config, "box", ("points", "cube"))
     checks.one_of(config, "dtype", checks.DTYPES)

@@ -29,7 +29,7 @@ FRAMES_PER_TEST_SUBJECT = 32
 _BASE_HAND = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # Arrays are not compared.
 class FrameSpec:
     """What frames show, and how.
 

@@ -187,7 +187,7 @@ def test_configs(data_set):
     [
         ({"input": 18}, "method.input=18: expected a multiple of 4"),
         ({"stacks": 0}, "method.stacks=0: expected at least 1"),
-        ({"dims": 1}, "method.dims=1: expected 2 to 3"),
+        ({"dims": 1}, "method.dims=1: expected one of 2, 3"),
         ({"target": "map"}, "method.target='map': expected one of heatmap, direct"),
         ({"box": "hand"}, "method.box='hand': expected one of points, cube"),
         ({"bone_sigma": 0}, "method.bone_sigma=0: expected a positive number"),
