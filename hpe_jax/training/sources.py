@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -86,7 +87,8 @@ class CentreModel:
 
     def centres(self, batch: Batch) -> Float[Array, "B 3"]:
         """Hand centres of a batch, mm; pure."""
-        return median_centre(self.method.predict(self.variables, batch))
+        variables = jax.tree.map(jnp.asarray, self.variables)
+        return median_centre(self.method.predict(variables, batch))
 
 
 def load_centre_model(workdir: str, data: ConfigDict | None = None) -> CentreModel:
