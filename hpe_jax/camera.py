@@ -56,16 +56,13 @@ MSRA = CameraSpec(241.42, 241.42, 160.0, 120.0, 320, 240)
 CAMERAS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA}
 
 
-def _namespace(*arrays: ArrayLike) -> Any:
-    """NumPy for NumPy arrays, so that reading data never touches an accelerator."""
-    return np if all(isinstance(a, (np.ndarray, np.generic, float, int)) for a in arrays) else jnp
-
-
-def _array(values: ArrayLike | Numbers) -> Any:
-    """Tuples and lists, a `CameraSpec` too, as NumPy arrays; arrays as they are."""
-    if isinstance(values, CameraSpec):
-        return values.intrinsics
-    return np.asarray(values, np.float32) if isinstance(values, (tuple, list)) else values
+def _arrays(*values: ArrayLike | Numbers) -> tuple[Any, ...]:
+    """The namespace to compute in and the values as arrays: tuples, lists and a `CameraSpec` become
+    NumPy's. NumPy for NumPy alone, so that reading data never touches an accelerator."""
+    values = tuple(v.intrinsics if isinstance(v, CameraSpec) else v for v in values)
+    values = tuple(np.asarray(v, np.float32) if isinstance(v, (tuple, list)) else v for v in values)
+    host = all(isinstance(v, (np.ndarray, np.generic, float, int)) for v in values)
+    return (np if host else jnp, *values)
 
 
 def xyz_to_uvd(
@@ -77,8 +74,7 @@ def xyz_to_uvd(
     `camera` broadcasts against `xyz` without its last axis; for a batch of joint sets pass
     `camera[:, None]`. The depth must not be zero.
     """
-    xyz, camera = _array(xyz), _array(camera)
-    xp = _namespace(xyz, camera)
+    xp, xyz, camera = _arrays(xyz, camera)
     x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
     u = camera[..., 2] + camera[..., 0] * x / z
     v = camera[..., 3] + camera[..., 1] * y / z
@@ -90,29 +86,22 @@ def uvd_to_xyz(
     camera: Float[ArrayLike, "... 4"] | Numbers,
 ) -> Float[ArrayLike, "... 3"]:
     """Back-project (pixel, pixel, mm) to camera space (mm); the inverse of `xyz_to_uvd`."""
-    uvd, camera = _array(uvd), _array(camera)
-    xp = _namespace(uvd, camera)
+    xp, uvd, camera = _arrays(uvd, camera)
     u, v, z = uvd[..., 0], uvd[..., 1], uvd[..., 2]
     x = (u - camera[..., 2]) * z / camera[..., 0]
     y = (v - camera[..., 3]) * z / camera[..., 1]
     return xp.stack([x, y, xp.broadcast_to(z, x.shape)], -1)
 
 
-def flip_y(
-    xyz: Float[ArrayLike, "... 3"] | Numbers,
-) -> Float[ArrayLike, "... 3"]:
+def flip_y(xyz: Float[ArrayLike, "... 3"] | Numbers) -> Float[ArrayLike, "... 3"]:
     """Turn y-up coordinates into this library's y-down ones, and back."""
-    xyz = _array(xyz)
-    xp = _namespace(xyz)
+    xp, xyz = _arrays(xyz)
     return xyz * xp.asarray([1.0, -1.0, 1.0], xyz.dtype)
 
 
-def mirror_x(
-    xyz: Float[ArrayLike, "... 3"] | Numbers,
-) -> Float[ArrayLike, "... 3"]:
+def mirror_x(xyz: Float[ArrayLike, "... 3"] | Numbers) -> Float[ArrayLike, "... 3"]:
     """Reflect in the plane x = 0: a left hand becomes a right one."""
-    xyz = _array(xyz)
-    xp = _namespace(xyz)
+    xp, xyz = _arrays(xyz)
     return xyz * xp.asarray([-1.0, 1.0, 1.0], xyz.dtype)
 
 
@@ -120,8 +109,7 @@ def mirror_camera(
     camera: Float[ArrayLike, "... 4"] | Numbers, width: int
 ) -> Float[ArrayLike, "... 4"]:
     """The camera of an image flipped left to right (`image[:, ::-1]`), `width` pixels wide."""
-    camera = _array(camera)
-    xp = _namespace(camera)
+    xp, camera = _arrays(camera)
     fx, fy, cx, cy = (camera[..., i] for i in range(4))
     return xp.stack([fx, fy, width - 1 - cx, cy], -1)
 
@@ -130,8 +118,7 @@ def decimate(
     camera: Float[ArrayLike, "... 4"] | Numbers, step: ArrayLike | float
 ) -> Float[ArrayLike, "... 4"]:
     """The camera of `image[::step, ::step]`."""
-    camera = _array(camera)
-    xp = _namespace(camera)
+    xp, camera = _arrays(camera)
     return camera / xp.asarray(step, camera.dtype)[..., None]
 
 
@@ -141,8 +128,7 @@ def patch_rays(
     size: tuple[int, int],
 ) -> Float[ArrayLike, "... H W 2"]:
     """`(x / z, y / z)` of every pixel of an `(H, W)` patch."""
-    corner, camera = _array(corner), _array(camera)
-    xp = _namespace(corner, camera)
+    xp, corner, camera = _arrays(corner, camera)
     v, u = xp.arange(size[0], dtype=xp.float32), xp.arange(size[1], dtype=xp.float32)
     x = (corner[..., 0, None] + u - camera[..., 2, None]) / camera[..., 0, None]
     y = (corner[..., 1, None] + v - camera[..., 3, None]) / camera[..., 1, None]
@@ -158,8 +144,7 @@ def depth_to_points(
     camera: Float[ArrayLike, "... 4"] | Numbers,
 ) -> Float[ArrayLike, "... H W 3"]:
     """Camera-space point (mm) of every pixel; pixels without a reading give (0, 0, 0)."""
-    corner, camera = _array(corner), _array(camera)
-    xp = _namespace(depth, corner, camera)
+    xp, depth, corner, camera = _arrays(depth, corner, camera)
     rays = patch_rays(corner, camera, (depth.shape[-2], depth.shape[-1]))
     return xp.concatenate([rays * depth[..., None], depth[..., None]], -1)
 
@@ -175,8 +160,7 @@ def decimation_for(
     Returns a whole number >= 1 (as float32): the smallest k for which the nearer face of a
     cube of `extent_mm` about `centre` is at most `patch` pixels of step k wide.
     """
-    centre, camera = _array(centre), _array(camera)
-    xp = _namespace(centre, camera)
+    xp, centre, camera = _arrays(centre, camera)
     nearest = xp.maximum(centre[..., 2] - extent_mm / 2, 0.25 * extent_mm)
     pixels = xp.maximum(camera[..., 0], camera[..., 1]) * extent_mm / nearest
     return xp.maximum(xp.ceil(pixels / patch), 1.0)
@@ -191,8 +175,7 @@ def patch_corner(
 
     `camera` is the decimated camera, so the corner counts decimated pixels.
     """
-    centre, camera = _array(centre), _array(camera)
-    xp = _namespace(centre, camera)
+    xp, centre, camera = _arrays(centre, camera)
     uv = xyz_to_uvd(centre, camera)[..., :2]
     return xp.round(uv - (patch - 1) / 2)
 

@@ -8,9 +8,8 @@ The protocol: every config trains on the same number of synthetic examples (the 
 the same order, since they follow from the seed) and is tested on the same 2,048 frames of
 subjects that are not in training, with hand centres found in the depth image. Configs whose
 training hands differ are refused (`--config.data.synthetic.KEY=VALUE` sets a field for all), as are
-those that train in stages. Configs that only
-read a model's output in another way (`methods.base.READING`) share the training of the first such
-config.
+those that train in stages. Configs that only read a model's output in another way
+(`methods.base.READING`) share the training of the first such config.
 
 A config trains in a process of its own, in `OUT/NAME`; started again, the command goes on where
 it stopped. It leaves `OUT/table.md` and `OUT/success.png`. Columns: mean error; the same in x and
