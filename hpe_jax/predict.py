@@ -283,7 +283,8 @@ def make_flags() -> flags.FlagValues:
     text = {
         "workdir": "folder of a training run; its latest checkpoint is used",
         "artifact": "an exported model instead of --workdir; not built yet",
-        "input": "a depth frame, or a folder of them in name order: 16-bit or NYU's PNG, .npy",
+        "input": "a depth frame, or a folder of them by names and numbers: 16-bit or NYU's "
+        "PNG, .npy",
         "centres": "hand centres: a text file of 'x y z' in mm or 'invalid' a line, or A2J's .mat",
         "centre_model": "folder of a run of centre_*.py or detector_*.py that finds hand centres",
         "out": "folder for joints.jsonl, summary.json and pictures",

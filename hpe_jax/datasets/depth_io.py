@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 import zlib
@@ -71,8 +72,8 @@ def unpack_nyu(rgb: np.ndarray) -> Float[np.ndarray, "H W"]:
 
 
 def list_frames(path: str | Path) -> list[Path]:
-    """The depth frames that `--input` names: one file, or a directory's in name order but for
-    hidden ones.
+    """The depth frames that `--input` names: one file, or a directory's but for hidden ones, in
+    the order of their names and of the numbers therein: frame2 comes before frame10.
 
     Raises:
       InputError: the path does not exist, or the directory holds no `.png` or `.npy` file.
@@ -83,10 +84,16 @@ def list_frames(path: str | Path) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"{path}: no such file or directory")
     shown = (p for p in path.iterdir() if not p.name.startswith("."))
-    frames = sorted(p for p in shown if p.suffix.lower() in SUFFIXES and p.is_file())
+    frames = [p for p in shown if p.suffix.lower() in SUFFIXES and p.is_file()]
     if not frames:
         raise InputError(f"{path}: expected depth frames (*.png or *.npy) in this directory")
-    return frames
+    return sorted(frames, key=_by_numbers)
+
+
+def _by_numbers(path: Path) -> tuple[list[str | int], str]:
+    """Text and numbers of a name in turn; the name itself tells 1 from 01."""
+    parts = re.split(r"(\d+)", path.name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
 def _read_npy(path: Path) -> np.ndarray:

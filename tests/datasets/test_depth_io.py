@@ -58,7 +58,8 @@ def test_real_kinect_and_sr305_frames(shared_data):
     kinect = read_depth(shared_data / "kinect2" / "00000061.png")
     assert kinect.shape == (424, 512) and 400 < kinect[kinect > 0].min() < 1000
     frames = list_frames(shared_data / "sr305")
-    assert len(frames) == 8 and frames == sorted(frames)
+    # Recorded in this order: their names count without leading zeros.
+    assert [int(p.stem.split("_")[1]) for p in frames] == [30, 50, 70, 90, 110, 130, 150, 170]
     near = read_depth(frames[0], depth_unit=0.125)
     assert near.shape == (480, 640) and 100 < np.median(near[near > 0]) < 1200
 
@@ -147,6 +148,11 @@ def test_list_frames(tmp_path):
         (tmp_path / name).touch()
     assert [p.name for p in list_frames(tmp_path)] == ["a.npy", "b.png", "c.PNG"]
     assert list_frames(tmp_path / "b.png") == [tmp_path / "b.png"]
+    (tmp_path / "takes").mkdir()
+    names = "1.png take2_09.npy take2_9.png take2_10.png take10_1.png take.png".split()
+    for name in reversed(names):
+        (tmp_path / "takes" / name).touch()
+    assert [p.name for p in list_frames(tmp_path / "takes")] == names
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="expected depth frames"):
         list_frames(tmp_path / "empty")
