@@ -9,7 +9,8 @@ Conventions, everywhere in this library
 * `uvd` is `(u, v, z)`: pixels, pixels, millimetres.
 * Data sets that publish y **up** (NYU, MSRA15) are flipped where they are read, with
   `flip_y`; their uvd labels need no change, since an image has one orientation only.
-* A right hand, palm to the camera and fingers up, shows its thumb on the right.
+* A right hand, palm to the camera and fingers up, shows its thumb on the right. Which hand a data
+  set's images show in this sense is in `HANDS`.
 * A depth patch is a rectangle of *native* pixels, never interpolated. `corner` is the
   full-image pixel `(u, v)` of the patch's first pixel, so that patch pixel `[i, j]` looks
   along `u = corner[0] + j`, `v = corner[1] + i`. Taking every k-th pixel is folded into
@@ -54,6 +55,8 @@ NYU = CameraSpec(588.03, 587.07, 320.0, 240.0, 640, 480)
 ICVL = CameraSpec(240.99, 240.96, 160.0, 120.0, 320, 240)
 MSRA = CameraSpec(241.42, 241.42, 160.0, 120.0, 320, 240)
 CAMERAS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA}
+# As the labels have it: fingers bend to the palm's side, which is the mirrored one in ICVL.
+HANDS = {"nyu": "right", "icvl": "left", "msra": "right"}
 
 
 def _arrays(*values: ArrayLike | Numbers) -> tuple[Any, ...]:

@@ -4,11 +4,11 @@
         --camera=588.03,587.07,320,240 --out=results
 
 Every frame stands alone: find the hand (nearest surface, iterated centre of mass; or by the
-network of `--centre_model`), cut a patch of native pixels about it, predict. A model knows right
-hands as its data set shows them; for `--hand=left` the image is mirrored, predicted, and the joints
-are mirrored back. `--hand=auto` predicts the first frames (100 that show a hand, or all) both ways,
-takes, for the whole input, the hand whose joints fit the depth of those better (`inside_hand`), and
-goes on with it.
+network of `--centre_model`), cut a patch of native pixels about it, predict. A model knows the
+hand that its data set shows, right but in ICVL; frames of the other `--hand` are mirrored, and the
+joints are mirrored back. `--hand=auto` predicts the first frames (100 that show a hand, or all)
+both ways, takes, for the whole input, the hand whose joints fit the depth of those better
+(`inside_hand`), and goes on with it.
 
 Below `--out`: `joints.jsonl` (a line a frame, written as soon as it is known, or, with
 `--hand=auto`, as soon as the hand is decided), `summary.json`, `overlays/` and, for more than

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from hpe_jax.camera import CAMERAS, cut_patch, mirror_camera, mirror_x, patch_corner
+from hpe_jax.camera import CAMERAS, HANDS, cut_patch, mirror_camera, mirror_x, patch_corner
 from hpe_jax.datasets.patches import (
     empty_cube,
     find_hand,
@@ -63,6 +63,7 @@ class Predictor:
             ):
                 if given not in known:
                     raise InputError(f"{key}={given!r}: expected one of {', '.join(known)}")
+            self._hand = HANDS[self.skeleton_name]
             if config.data.get("target", "joints") == "centre":
                 self.skeleton_name = "centre"
             self.skeleton = SKELETONS[self.skeleton_name]
@@ -113,7 +114,8 @@ class Predictor:
         Args:
           depth: (H, W) mm; 0, a negative number, NaN or infinity = no reading.
           camera: (4,) fx, fy, cx, cy.
-          hand: "right" or "left".
+          hand: "right" or "left", in the sense of `camera`; where the model's data set shows the
+            other one the frame is mirrored, and the joints are mirrored back.
           centre: (3,) mm; None finds the hand.
           passes: 2 predicts once more about the mean of the joints found first; where there is
             no depth the first answer stays.
@@ -155,8 +157,8 @@ class Predictor:
         if centre is None:
             return None
         located = np.asarray(centre, np.float32)
-        image, seen_by, left = depth, camera, hand == "left"
-        if left:
+        image, seen_by, mirrored = depth, camera, hand != self._hand
+        if mirrored:
             image, seen_by = depth[:, ::-1], np.asarray(mirror_camera(camera, depth.shape[1]))
             centre = np.asarray(mirror_x(centre))
         if network is not None:
@@ -164,7 +166,7 @@ class Predictor:
             if outside_frame(centre, seen_by, image.shape):
                 return None
             if self.centre_source == "detected":
-                located = np.asarray(mirror_x(centre)) if left else centre
+                located = np.asarray(mirror_x(centre)) if mirrored else centre
         example = self._cut(image, centre, seen_by)
         if empty_cube(example, self.cube_mm):
             return None
@@ -183,7 +185,7 @@ class Predictor:
                 f"depth must be in mm{', is it in metres?' if metres else ''}"
             )
         centre = example["centre"]
-        if left:
+        if mirrored:
             joints, centre = np.asarray(mirror_x(joints)), np.asarray(mirror_x(centre))
         latency = 1000 * (time.perf_counter() - begun)
         corner = np.zeros(2, np.float32)

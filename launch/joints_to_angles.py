@@ -7,7 +7,8 @@
 FILE is a prediction or label file as `hpe_jax.evaluate` reads it (NYU's may hold 14 or 36 joints);
 for nyu also a `joint_data.mat` (its 36 points in the first camera), for msra a `joint.txt`, for
 tracked a `.pose` file (`hpe_jax.datasets.tracked`). A joint written as `nan`, or at no depth, is
-missing. The subject's bones are measured on the file itself, one subject for each part of the
+missing. Of ICVL, whose hands are left ones, everything is that of the mirror image (x to -x), a
+right hand. The subject's bones are measured on the file itself, one subject for each part of the
 published test split (--part=NAME: of that part alone, such as NYU's `subject_2`) or one for the
 whole file. `lm` is damped least squares, each frame on its own; `track` begins each frame from the
 one before it; `swarm` is the particle swarm of Hand3D. Angles count about the subject's own axes
@@ -57,9 +58,12 @@ def read_frames(
 ) -> tuple[Float[np.ndarray, "N J 3"], str, dict[str, slice]]:
     """Joints (camera, mm; NaN where missing), their skeleton, and the file's parts.
 
+    The hand that is solved for is a right one: joints of ICVL's left hands are mirrored (x to -x).
+
     Raises:
       InputError: what is wrong with the file, and where.
     """
+    from hpe_jax.camera import HANDS, mirror_x
     from hpe_jax.datasets.msra import read_labels
     from hpe_jax.datasets.nyu import read_points
     from hpe_jax.datasets.tracked import read_tracked
@@ -84,6 +88,8 @@ def read_frames(
     used = parse_camera(camera.split(","), negative_fy=True) if camera else protocol.camera
     joints = to_xyz(values, used, form)
     joints = np.where((joints[..., 2:] > 0), joints, np.nan)
+    if HANDS[dataset] == "left":
+        joints = mirror_x(joints)
     skeleton = "nyu36" if joints.shape[1] == 36 else dataset
     return joints.astype(np.float32), skeleton, protocol.slices(len(joints)) or whole
 

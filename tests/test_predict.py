@@ -15,7 +15,7 @@ from PIL import Image
 from hpe_jax import command as command_module
 from hpe_jax import methods, predict, progress
 from hpe_jax import recording as recording_module
-from hpe_jax.camera import NYU, mirror_camera, mirror_x, xyz_to_uvd
+from hpe_jax.camera import HANDS, NYU, mirror_camera, mirror_x, xyz_to_uvd
 from hpe_jax.datasets import depth_io
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.depth_io import read_depth
@@ -153,6 +153,15 @@ def test_left_hand_is_the_mirror_image(predictor):
     uv = xyz_to_uvd(left.joints, view["camera"])[:, :2] - view["corner"]
     u, v = np.round(uv).astype(int).T
     assert (view["depth"][v, u] == 700).mean() > 0.9
+
+
+def test_a_data_set_of_left_hands(predictor, variables, monkeypatch):
+    """Its models are shown left hands as they are, and right ones mirrored."""
+    monkeypatch.setitem(HANDS, "nyu", "left")
+    other, (frame, _) = Predictor(make_config(), variables), draw()
+    for hand, same in (("left", "right"), ("right", "left")):
+        found, expected = (p(frame, CAMERA, hand=h) for p, h in ((other, hand), (predictor, same)))
+        np.testing.assert_array_equal(found.joints, expected.joints)
 
 
 def test_given_centre_and_second_pass(predictor):

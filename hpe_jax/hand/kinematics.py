@@ -154,7 +154,7 @@ def labels(points: HandPoints, shape: HandShape, skeleton: str) -> Float[Array, 
     """The joints of a data set on this hand, in the order of its `Skeleton` (mm, camera).
 
     NYU's points are rigid on the bones, a little beyond the pivots (see the module's docstring);
-    ICVL's lie at the middle of the fingers' parts; MSRA's are the pivots.
+    ICVL's lie at the middle of the bones, those of tips too; MSRA's are the pivots.
     """
     p, s = points.fingers, shape.scale
 
@@ -174,13 +174,8 @@ def labels(points: HandPoints, shape: HandShape, skeleton: str) -> Float[Array, 
         return jnp.concatenate([four, thumb, palm(WRIST_LABELS), palm(PALM_LABEL)[None]])
     if skeleton == "icvl":
         order = jnp.array([4, 3, 2, 1, 0])
-        f = p[order]
-        root = 0.5 * (f[:, 0] + f[:, 1])
-        middle = 0.5 * (f[:, 1] + f[:, 2])
-        root = root.at[0].set(f[0, 1])
-        parts = jnp.stack([root, middle, f[:, 3]], 1).reshape(15, 3)
-        centre = palm(ICVL_PALM)
-        return jnp.concatenate([centre[None], parts])
+        middles = 0.5 * (p[order, :-1] + p[order, 1:])
+        return jnp.concatenate([palm(ICVL_PALM)[None], middles.reshape(15, 3)])
     if skeleton == "msra":
         order = jnp.array([3, 2, 1, 0, 4])
         return jnp.concatenate([points.origin[None], p[order].reshape(20, 3)])

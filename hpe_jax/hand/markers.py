@@ -76,12 +76,10 @@ def _place(name: str, skeleton: str) -> tuple[int, float, float]:
     finger, part = name.split("_")
     f = FINGERS.index(finger)
     parts = ("cmc", "mcp", "ip") if f == 4 else ("mcp", "pip", "dip")
-    if part == "tip":
+    if skeleton == "icvl":  # the middle of a bone
+        k, offset, along = ("root", "mid", "tip").index(part), 0.0, 0.5
+    elif part == "tip":
         k, offset, along = 2, 0.0, 1.0
-    elif skeleton == "icvl":
-        # The middle of a part of the finger; the thumb's root is its mcp pivot.
-        k = 1 if f == 4 or part == "mid" else 0
-        offset, along = 0.0, 0.0 if (f, part) == (4, "root") else 0.5
     elif skeleton in ("nyu", "nyu36"):
         k, offset, along = {
             "k3b": (2, 9.0, 0.0),

@@ -41,6 +41,9 @@ ROUNDS = 30
 # How far a hand may be from the template before it costs as much as a millimetre at one label
 # of one frame: knuckles and labels (mm), axes (radians), lengths (mm). What is fixed may not move.
 _BASE, _AXES, _LENGTH, _LABEL, _FIXED = 15.0, 0.3, 15.0, 10.0, 1e-4
+# Lengths and labels of a hand whose labels are the middles of bones (ICVL): two bones that they
+# hardly tell apart would else lie anywhere along the finger.
+_MIDDLES = 0.3
 # Slips of the labels are not measured: bones this many times longer or shorter than their median,
 # and frames with a joint so far from the template's pose, mm or times the median frame's.
 _SLIP, _SLIP_MM, _SLIP_TIMES = 1.5, 40.0, 3.0
@@ -116,17 +119,20 @@ def _reach(start: Subject, skeleton: str, axes: Axes) -> Float[np.ndarray, " S"]
         base[4], turns[:] = _FIXED, _FIXED
     names = SKELETONS[skeleton].joints
     pivots = skeleton not in ("nyu", "nyu36", "icvl")
-    lengths = np.full((5, 3), _FIXED if pivots else _LENGTH)
-    lengths[4, 0] = _LENGTH
+    middles = skeleton == "icvl"
+    length, label = (_MIDDLES, _MIDDLES) if middles else (_LENGTH, _LABEL)
+    lengths = np.full((5, 3), _FIXED if pivots else length)
+    lengths[4, 0] = length
     offsets = np.full((len(names), 3), _FIXED)
     on_palm = FINGER_OF_BONE[np.asarray(start.markers.bone)] < 0
     for j, name in enumerate(names):
-        # Tips end their bones, and the labels of the palm are the palm frame, but for NYU's 36,
-        # whose template is rougher, and where a wrist that is elsewhere would turn the axes.
+        # Tips end their bones, but ICVL's, and the labels of the palm are the palm frame, but for
+        # NYU's 36, whose template is rougher, and where a wrist that is elsewhere would turn the
+        # axes.
         rough = skeleton == "nyu36" or axes == "template"
-        loose = rough if on_palm[j] else not pivots and not name.endswith("tip")
+        loose = rough if on_palm[j] else not pivots and (middles or not name.endswith("tip"))
         if loose or name == "thumb_cmc":
-            offsets[j] = _LABEL
+            offsets[j] = label
     return np.concatenate([base.ravel(), turns.ravel(), lengths.ravel(), offsets.ravel()]).astype(
         np.float32
     )

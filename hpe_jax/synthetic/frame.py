@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from hpe_jax import camera as cameras
 from hpe_jax.datasets.patches import search_step
 from hpe_jax.frames import Batch
-from hpe_jax.hand.kinematics import labels, place
+from hpe_jax.hand.kinematics import HandPoints, labels, place
 from hpe_jax.kernels.localise import localise
 from hpe_jax.synthetic import draws
 from hpe_jax.synthetic.bank import PoseBank
@@ -92,6 +92,9 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
     thumbs = "usual" if spec.test else spec.thumbs
     pose, local, _ = sample_hand(k[0], shape, VIEWS[spec.dataset], spec.bank, thumbs)
     points = place(local, pose)
+    left = cameras.HANDS[spec.dataset] == "left"
+    if left:
+        points = HandPoints(*map(cameras.mirror_x, points))
     joints = labels(points, shape, spec.dataset)
     seen_by = cameras.CAMERAS[spec.dataset]
     middle = joints.mean(0)
@@ -119,6 +122,8 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
         hand = jax.tree.map(lambda x: x[number], spec.hands)
         shown = forearm_mm if spec.forearm else jnp.zeros(())
         vertices = posed_vertices(hand, shape, pose, shown)
+        if left:
+            vertices = cameras.mirror_x(vertices)
         depth = rasterise(vertices, hand.faces, corner, camera, size)
     if spec.whole:
         depth = put_behind(depth, background(k[5], middle, corner, camera, size))

@@ -11,6 +11,7 @@ from hpe_jax.errors import InputError
 from hpe_jax.hand.markers import Subject, subject_of
 from hpe_jax.hand.solve import frames_to_poses
 from hpe_jax.hand.subject import mean_lengths, measure
+from launch.joints_to_angles import read_frames
 
 FRAMES = 64
 
@@ -73,6 +74,18 @@ def test_axes_of_the_template_make_angles_those_of_any_hand():
     frame, apart = off("template")
     np.testing.assert_allclose(frame, np.tile(np.eye(3), (5, 1, 1)), atol=1e-3)
     assert apart < 3.5 and apart < off("own")[1]
+
+
+def test_a_real_hand_labelled_at_the_middles_of_its_bones(shared_data):
+    """ICVL's first test subject: the template's proportions, label by label within a millimetre."""
+    path = shared_data / "published" / "icvl" / "test_seq_1.txt"
+    joints, skeleton, _ = read_frames("icvl", str(path), "uvd", None)
+    joints = joints[::8]
+    found = measure(joints, skeleton, frames=FRAMES, axes="template")
+    assert np.nanmean(frames_to_poses(found, joints, skeleton).error) < 1.0
+    usual = subject_of(hands.subject_shape(jax.random.key(0), True), skeleton).bones.lengths
+    share = np.asarray(found.bones.lengths / usual)
+    np.testing.assert_allclose(share, np.median(share), rtol=0.2)
 
 
 def test_slips_of_labels_are_not_measured(recorded):

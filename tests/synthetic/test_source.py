@@ -10,9 +10,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from hpe_jax import camera as cameras
+from hpe_jax.datasets.msra import read_labels
 from hpe_jax.errors import InputError
 from hpe_jax.hand.kinematics import FINGER_LIMITS, THUMB_LIMITS, palm_points
 from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.metrics.files import read_joints
+from hpe_jax.metrics.inside import inside_hand
+from hpe_jax.metrics.protocols import PROTOCOLS, to_xyz
 from hpe_jax.synthetic import frame, make_source, poses
 
 
@@ -204,6 +208,53 @@ def test_other_cameras_and_skeletons(dataset):
     spec = cameras.CAMERAS[dataset]
     inside = (uvd[..., 0] > -40) & (uvd[..., 0] < spec.width + 40)
     assert inside.mean() > 0.9
+
+
+def anatomy(joints, dataset):
+    """By index to little finger: how far, of a bent finger, the second of two bones bends to the
+    side on which the palm of a right hand is, and how long the first is for the second."""
+    at = SKELETONS[dataset].joints.index
+    first, middle, ends, radial, ulnar = {
+        "nyu": ("palm", "{}_pip", "{}_tip", "wrist_radial", "wrist_ulnar"),
+        "icvl": ("{}_root", "{}_mid", "{}_tip", "index_root", "little_root"),
+        "msra": ("{}_mcp", "{}_pip", "{}_dip", "index_mcp", "little_mcp"),
+    }[dataset]
+    bends, ratios = [], []
+    for finger in ("index", "middle", "ring", "little"):
+        a, b, c = (joints[:, at(name.format(finger))] for name in (first, middle, ends))
+        long, short = (np.linalg.norm(x, axis=-1, keepdims=True) for x in (b - a, c - b))
+        before, after = (b - a) / long, (c - b) / short
+        aside = after - before * (before * after).sum(-1, keepdims=True)
+        normal = np.cross(joints[:, at(radial)] - joints[:, at(ulnar)], before)
+        normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+        bends.append((aside * normal).sum(-1)[np.linalg.norm(aside, axis=-1) > 0.4].mean())
+        ratios.append(np.median(long / short))
+    return np.array(bends), np.array(ratios)
+
+
+def published(folder, dataset):
+    if dataset == "msra":
+        return read_labels(folder / "msra14" / "joint.txt")
+    values = read_joints(folder / "published" / dataset / "groundtruth.txt", (14, 16)).values
+    return to_xyz(values, PROTOCOLS[dataset].camera, "uvd")
+
+
+@pytest.mark.parametrize("dataset", ["nyu", "icvl", "msra"])
+def test_hands_and_labels_are_as_in_the_data_set(dataset, shared_data):
+    """ICVL's hands are left ones, and its labels the middles of bones."""
+    right = 1 if cameras.HANDS[dataset] == "right" else -1
+    real, ratios = anatomy(published(shared_data, dataset), dataset)
+    own, own_ratios = anatomy(frames(range(64), split="test", dataset=dataset)["joints"], dataset)
+    assert (right * real).mean() > 0.3 and (right * own).mean() > 0.3
+    np.testing.assert_allclose(own_ratios, ratios, rtol=0.25)
+
+
+@pytest.mark.parametrize("hand", ["spheres", "skinned"])
+def test_left_hands_are_rendered_where_their_joints_are(hand):
+    out = frames(range(8), dataset="icvl", sensor=False, hand=hand)
+    names = ("joints", "depth", "corner", "camera", "centre")
+    given = zip(*(out[name] for name in names), strict=True)
+    assert np.mean([inside_hand(*frame, 250.0) for frame in given]) > 0.75
 
 
 def test_sensor_and_forearm_can_be_switched_off():
