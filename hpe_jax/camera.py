@@ -9,8 +9,7 @@ Conventions, everywhere in this library
 * `uvd` is `(u, v, z)`: pixels, pixels, millimetres.
 * Data sets that publish y **up** (NYU, MSRA15) are flipped where they are read, with
   `flip_y`; their uvd labels need no change, since an image has one orientation only.
-* A right hand, palm to the camera and fingers up, shows its thumb on the right. Which hand a data
-  set's images show in this sense is in `HANDS`.
+* A right hand, palm to the camera and fingers up, shows its thumb on the right.
 * A depth patch is a rectangle of *native* pixels, never interpolated. `corner` is the
   full-image pixel `(u, v)` of the patch's first pixel, so that patch pixel `[i, j]` looks
   along `u = corner[0] + j`, `v = corner[1] + i`. Taking every k-th pixel is folded into
@@ -35,7 +34,7 @@ Numbers = Sequence[float | np.floating]
 
 
 class CameraSpec(NamedTuple):
-    """A data set's camera: intrinsics in pixels and the size of its images."""
+    """A data set's camera: intrinsics in pixels, the size of its images, the hand they show."""
 
     fx: float
     fy: float
@@ -43,6 +42,7 @@ class CameraSpec(NamedTuple):
     cy: float
     width: int
     height: int
+    hand: str = "right"
 
     @property
     def intrinsics(self) -> np.ndarray:
@@ -52,11 +52,9 @@ class CameraSpec(NamedTuple):
 
 # The constants with which the field's published tables were computed (`metrics.protocols`).
 NYU = CameraSpec(588.03, 587.07, 320.0, 240.0, 640, 480)
-ICVL = CameraSpec(240.99, 240.96, 160.0, 120.0, 320, 240)
+ICVL = CameraSpec(240.99, 240.96, 160.0, 120.0, 320, 240, "left")  # as its labels bend
 MSRA = CameraSpec(241.42, 241.42, 160.0, 120.0, 320, 240)
 CAMERAS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA}
-# As the labels have it: fingers bend to the palm's side, which is the mirrored one in ICVL.
-HANDS = {"nyu": "right", "icvl": "left", "msra": "right"}
 
 
 def _arrays(*values: ArrayLike | Numbers) -> tuple[Any, ...]:

@@ -105,6 +105,8 @@ def _reason(error: Exception, argv: list[str]) -> str:
     if isinstance(error, (AttributeError, KeyError)):
         near = re.search('Did you mean "(.+?)" instead of "(.+?)"', text)
         key = near[2] if near else text.strip("\"'")
+        if " " in key:  # Python's own words, of a file without get_config.
+            return text
         told = [word for word in argv if re.match(rf"--config\.(.+\.)?{re.escape(key)}\b", word)]
         where = f"{told[0]}: " if told else ""
         hint = f", did you mean {near[1]!r}?" if near else ""

@@ -18,6 +18,10 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from hpe_jax.command import run_command
+from hpe_jax.errors import InputError
+
+FAR_MM = 1e9
+"""Nothing that a camera sees is as far away."""
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,8 +96,10 @@ def evaluate(
       the result as commands print it, and the per-joint errors (N, J) in mm.
 
     Raises:
-      InputError: other frames than the ground truth's.
+      InputError: other frames than the ground truth's, or numbers too large to be scored.
     """
+    import numpy as np
+
     from hpe_jax.metrics import protocols
     from hpe_jax.metrics.errors import errors, split_summary, summary
 
@@ -101,6 +107,8 @@ def evaluate(
     camera = camera or protocol.camera
     true = protocols.to_xyz(truth.values, camera, truth_form)
     pred = protocols.to_xyz(predictions.values, camera, form)
+    if not (np.abs(pred) < FAR_MM).all():
+        raise InputError(f"{predictions.path}: its numbers are too large to be scored")
     parts = protocol.slices(len(true))
     result = {
         "dataset": protocol.name,
@@ -161,7 +169,6 @@ def main(argv: list[str]) -> int:
 def _run(given: flags.FlagValues) -> None:
     # Imported late, so that --help and a mistyped flag answer at once.
     from hpe_jax.camera_flag import parse_camera
-    from hpe_jax.errors import InputError
     from hpe_jax.metrics.files import doubt
     from hpe_jax.metrics.protocols import PROTOCOLS, read_groundtruth
 
@@ -170,6 +177,9 @@ def _run(given: flags.FlagValues) -> None:
             raise InputError(f"--{name}: missing, see --help")
     camera = parse_camera(given.camera, negative_fy=True) if given.camera is not None else None
     protocol = PROTOCOLS[given.dataset]
+    for name, paths in (("groundtruth", given.groundtruth), ("predictions", given.predictions)):
+        if not all(paths):
+            raise InputError(f"--{name}={','.join(paths)}: a name is empty")
     truth = read_groundtruth(protocol, given.groundtruth, given.groundtruth_format)
     if (odd := doubt(truth.values, given.groundtruth_format)) is not None:
         print(f"warning: {truth.path}: {odd} (--groundtruth_format)", file=sys.stderr)
@@ -219,8 +229,6 @@ def _write(
 
 def _names(paths: list[str]) -> dict[str, str]:
     """File name -> path; the whole path where two files have the same name."""
-    from hpe_jax.errors import InputError
-
     base = [Path(path).name for path in paths]
     names = {p if base.count(b) > 1 else b: p for p, b in zip(paths, base, strict=True)}
     if len(names) != len(paths):

@@ -205,6 +205,7 @@ def _run(given: flags.FlagValues) -> None:
 
     from hpe_jax.datasets.centres import read_centres
     from hpe_jax.datasets.depth_io import list_frames
+    from hpe_jax.recording import PICTURES
 
     if given.artifact:
         raise InputError("--artifact: not built yet, expected --workdir=DIR of a training run")
@@ -216,7 +217,9 @@ def _run(given: flags.FlagValues) -> None:
         raise InputError(f"--depth_unit={given.depth_unit:g}: expected a positive number of mm")
     if given.centres and given.centre_model:
         raise InputError("--centres and --centre_model: expected one of them")
-    frames = list_frames(given.input)
+    frames, out = list_frames(given.input), Path(given.out)
+    if frames[0].resolve().parent == (out / PICTURES).resolve():
+        raise InputError(f"--input={given.input}: pictures of --out={out} would replace it")
     centres = None
     if given.centres:
         centres = read_centres(
@@ -237,7 +240,6 @@ def _run(given: flags.FlagValues) -> None:
             f"--workdir={given.workdir}: finds hand centres, expected a run trained for joints; "
             "this one is for --centre_model"
         )
-    out = Path(given.out)
     summary = predict_frames(
         Predictor(config, variables, given.centre_model or ""), frames, camera, out,
         depth_unit=given.depth_unit, hand=given.hand, centres=centres, passes=given.passes,

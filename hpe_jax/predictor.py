@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from hpe_jax.camera import CAMERAS, HANDS, cut_patch, mirror_camera, mirror_x, patch_corner
+from hpe_jax.camera import CAMERAS, cut_patch, mirror_camera, mirror_x, patch_corner
 from hpe_jax.datasets.patches import (
     empty_cube,
     find_hand,
@@ -63,7 +63,7 @@ class Predictor:
             ):
                 if given not in known:
                     raise InputError(f"{key}={given!r}: expected one of {', '.join(known)}")
-            self._hand = HANDS[self.skeleton_name]
+            self._hand = CAMERAS[self.skeleton_name].hand
             if config.data.get("target", "joints") == "centre":
                 self.skeleton_name = "centre"
             self.skeleton = SKELETONS[self.skeleton_name]

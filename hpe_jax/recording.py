@@ -23,6 +23,9 @@ GIF_FRAMES = 300
 DECIDE_AFTER = 100
 """Frames with a hand after which `--hand=auto` decides."""
 
+PICTURES = "overlays"
+"""Their folder, of which the PNG of an earlier recording are removed."""
+
 PICTURE = 512
 """Edge of a picture in pixels, whatever the recording's resolution."""
 
@@ -60,7 +63,7 @@ class Writer:
 
     def __init__(self, out: Path, skeleton: Skeleton) -> None:
         self._out, self._skeleton = out, skeleton
-        self._pictures = out / "overlays"
+        self._pictures = out / PICTURES
         self._lines: TextIO | None = None
         self._waiting: list[str] = []
         self.drawn: list[Path] = []

@@ -18,11 +18,14 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A config or figures that training wrote; InputError if the file holds no JSON."""
+    """A config or figures that training wrote; InputError if the file holds no JSON object."""
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON, expected what training wrote") from error
+        tree = json.loads(path.read_text())
+    except ValueError:
+        tree = None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: not a JSON object, expected what training wrote")
+    return tree
 
 
 def from_json(tree: dict[str, Any]) -> ConfigDict:

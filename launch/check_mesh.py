@@ -30,6 +30,7 @@ from hpe_jax.datasets.patches import find_hand
 from hpe_jax.hand.kinematics import HandPose, HandShape, palm_points, place
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.metrics.overlay import grid, overlay
+from hpe_jax.process import use_cache
 from hpe_jax.synthetic import poses
 from hpe_jax.synthetic.base_hands import BASE_HANDS, base_hand
 from hpe_jax.synthetic.mesh import HandMesh, posed_vertices
@@ -79,6 +80,7 @@ def main() -> int:
     parser.add_argument("--data", default=os.environ.get("HPE_SHARED_DATA", "../shared/data"))
     parser.add_argument("--poses", type=int, default=128)
     args = parser.parse_args()
+    use_cache()
     if args.poses < 1:
         parser.error(f"--poses={args.poses}: expected at least 1")
     out = Path(args.out)

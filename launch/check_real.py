@@ -28,6 +28,7 @@ from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import NYU_COLUMNS
 from hpe_jax.predict import predict_frames
 from hpe_jax.predictor import Predictor
+from hpe_jax.process import use_cache
 from hpe_jax.training.checkpoints import load_model
 
 NEEDED = (
@@ -95,6 +96,7 @@ def main() -> int:
     parser.add_argument("--data", default=os.environ.get("HPE_SHARED_DATA", "../shared/data"))
     parser.add_argument("--out")
     args = parser.parse_args()
+    use_cache()
     out = Path(args.out) if args.out else None
     for needed in NEEDED:
         if not any(Path(args.data).glob(needed)):

@@ -29,6 +29,7 @@ from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.metrics.errors import errors
+from hpe_jax.process import use_cache
 from hpe_jax.training.checkpoints import load_model
 from hpe_jax.training.evaluation import Evaluator
 from hpe_jax.training.sources import load_centre_model
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--models", required=True)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
+    use_cache()
     return compare(args.centre, args.detector, args.models.split(","), Path(args.out))
 
 

@@ -41,7 +41,8 @@ from hpe_jax.atomic import write_atomic
 from hpe_jax.command import one_line_errors
 from hpe_jax.errors import InputError
 from hpe_jax.methods.base import READING
-from hpe_jax.settings import differences
+from hpe_jax.process import use_cache
+from hpe_jax.settings import differences, read_json, to_json
 
 BATCH = 8
 
@@ -57,6 +58,7 @@ def main() -> int:
     bad = [word for word in overrides if not word.startswith("--config.")]
     if bad:
         parser.error(f"unexpected {bad[0]!r}")
+    use_cache()
     compare(args.configs.split(","), Path(args.out), args.examples, overrides)
     return 0
 
@@ -98,11 +100,12 @@ def load_config(name: str, examples: int, overrides: list[str]) -> ConfigDict:
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise InputError(f"{path}: expected a config file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     try:
+        spec.loader.exec_module(module)
         config = module.get_config(variant).lock()
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    except Exception as error:  # A config file is Python: it may raise anything.
+        known = isinstance(error, ValueError)
+        raise InputError(str(error) if known else f"{path}: no config ({error})") from None
     for word in overrides:
         key, _, text = word.removeprefix("--config.").partition("=")
         try:
@@ -115,6 +118,8 @@ def load_config(name: str, examples: int, overrides: list[str]) -> ConfigDict:
             raise InputError(f"{word}: {name} has no such field, or of another type") from error
     if "data" not in config:
         raise InputError(f"{name}: trains in stages, expected a config of one training")
+    if config.data.whole or config.data.target != "joints":
+        raise InputError(f"{name}: finds hand centres, expected a config that estimates joints")
     if examples < config.batch:
         raise InputError(f"--examples={examples}: expected at least {name}'s batch, {config.batch}")
     config.steps = examples // config.batch
@@ -147,9 +152,7 @@ def training_key(config: ConfigDict) -> str:
 def train(name: str, workdir: Path, config: ConfigDict, overrides: list[str]) -> None:
     """Train and test a config, unless that was done before."""
     if (workdir / "metrics.json").is_file():
-        from hpe_jax.settings import to_json
-
-        if json.loads((workdir / "config.json").read_text()) != to_json(config):
+        if read_json(workdir / "config.json") != to_json(config):
             raise InputError(f"{workdir}: was made with other settings; expected another --out")
         return
     command = [
@@ -199,7 +202,7 @@ def flat(config: ConfigDict) -> bool:
 def row(name: str, workdir: Path, trained: Path, flat: bool) -> dict[str, Any]:
     """One line of the table."""
     metrics, pred, true = read_result(workdir)
-    base = json.loads((trained / "metrics.json").read_text())
+    base = read_json(trained / "metrics.json")
     figures = {
         key: metrics[key]
         for key in ("mean_error_mm", "baseline_mean_error_mm", "success_20mm", "success_40mm")
@@ -233,7 +236,7 @@ def read_result(
     path = workdir / "metrics.json"
     if not path.is_file():
         raise InputError(f"{path}: missing, expected a run that has ended")
-    metrics = json.loads(path.read_text())
+    metrics = read_json(path)
     joints = len(SKELETONS[metrics["skeleton"]])
     pred, true = (
         to_xyz(read_joints(workdir / f"{kind}.txt", joints).values, tuple(metrics["camera"]), "uvd")
@@ -251,7 +254,7 @@ def inference(trained: Path) -> dict[str, Any]:
     """Size and speed of a model, as it was trained; measured once and kept beside it."""
     kept = trained / "inference.json"
     if kept.is_file():
-        return json.loads(kept.read_text())
+        return read_json(kept)
     import jax
 
     from hpe_jax.hand.skeletons import SKELETONS

@@ -21,7 +21,9 @@ from hpe_jax.command import one_line_errors
 from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
+from hpe_jax.process import use_cache
 from hpe_jax.synthetic import make_source
+from hpe_jax.synthetic.bank import read_bank
 from hpe_jax.training.checkpoints import load_model
 from hpe_jax.training.evaluation import Evaluator
 from hpe_jax.training.results import score
@@ -37,6 +39,10 @@ def main() -> int:
     parser.add_argument("--out", required=True)
     parser.add_argument("--frames", type=int, default=0, help="by default all")
     args = parser.parse_args()
+    use_cache()
+    if args.frames < 0:
+        raise InputError(f"--frames={args.frames}: expected at least 0")
+    read_bank(args.poses)  # what is wrong with it is said before the procedural poses' minutes
     lines = table(args.models.split(","), args.poses, args.frames)
     write_atomic(Path(args.out) / "table.md", "\n".join(lines) + "\n")
     return 0

@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
+    if min(args.cores, args.repeats) < 1:
+        parser.error("--cores and --repeats: expected at least 1")
     needs_torch(parser)
     _limit(args.cores)
     import jax

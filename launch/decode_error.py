@@ -32,6 +32,7 @@ from hpe_jax.kernels.heatmaps import gaussian_heatmaps
 from hpe_jax.kernels.offsets import image_heatmaps, joint_field
 from hpe_jax.kernels.voxels import coarsen, make_grid, to_mm, to_voxels
 from hpe_jax.methods.dense_regression import PAPER, STEM, estimate
+from hpe_jax.process import use_cache
 
 CUBE_MM = 250.0
 VOLUMES = ((16, 1.0), (32, 1.0), (64, 1.0), (44, 1.7))  # voxels along an edge, sigma
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--out", required=True)
     parser.add_argument("--frames", type=int, default=64)
     args = parser.parse_args()
+    use_cache()
     if args.frames < 1:
         parser.error(f"--frames={args.frames}: expected at least 1")
     out = Path(args.out)

@@ -39,6 +39,7 @@ from hpe_jax.hand.skeletons import NYU
 from hpe_jax.metrics.inside import joints_inside
 from hpe_jax.metrics.overlay import grid, overlay
 from hpe_jax.predictor import Predictor
+from hpe_jax.process import use_cache
 from hpe_jax.synthetic.distance import signed_distance
 from hpe_jax.synthetic.render import render_depth
 from hpe_jax.synthetic.surface import HAND_AND_FOREARM
@@ -151,6 +152,7 @@ def main() -> int:
     parser.add_argument("--hand", default="right", choices=("right", "left"))
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
+    use_cache()
     out = Path(args.out)
     camera = np.array(parse_camera(args.camera.split(",")), np.float32)
     files = list_frames(args.frames)

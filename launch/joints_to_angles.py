@@ -63,7 +63,7 @@ def read_frames(
     Raises:
       InputError: what is wrong with the file, and where.
     """
-    from hpe_jax.camera import HANDS, mirror_x
+    from hpe_jax.camera import CAMERAS, mirror_x
     from hpe_jax.datasets.msra import read_labels
     from hpe_jax.datasets.nyu import read_points
     from hpe_jax.datasets.tracked import read_tracked
@@ -78,7 +78,7 @@ def read_frames(
         return read_tracked(path), "freihand", whole
     protocol = PROTOCOLS[dataset]
     if dataset == "msra" and _begins_with_a_count(path):
-        return read_labels(Path(path)), "msra", whole
+        return read_labels(Path(path), skip=True), "msra", whole
     if dataset == "nyu" and path.endswith(".mat"):
         points = read_points(Path(path))
         return points, "nyu36", protocol.slices(len(points)) or whole
@@ -88,7 +88,7 @@ def read_frames(
     used = parse_camera(camera.split(","), negative_fy=True) if camera else protocol.camera
     joints = to_xyz(values, used, form)
     joints = np.where((joints[..., 2:] > 0), joints, np.nan)
-    if HANDS[dataset] == "left":
+    if CAMERAS[dataset].hand == "left":
         joints = mirror_x(joints)
     skeleton = "nyu36" if joints.shape[1] == 36 else dataset
     return joints.astype(np.float32), skeleton, protocol.slices(len(joints)) or whole
@@ -219,6 +219,8 @@ def main() -> int:
         # Slices of slices, so that messages still count the file's frames.
         kept = {k: range(len(joints))[v][: args.limit] for k, v in parts.items()}
         parts = {k: slice(v.start, v.stop) for k, v in kept.items()}
+    if Path(args.out).is_file():
+        raise InputError(f"--out={args.out}: a file, expected a folder")
     try:
         summary = convert(joints, skeleton, parts, args.solver, Path(args.out), args.axes)
     except InputError as error:

@@ -28,6 +28,7 @@ from hpe_jax.datasets import make_source
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.errors import InputError, one_line
 from hpe_jax.frames import Source
+from hpe_jax.process import use_cache
 from hpe_jax.progress import Rate, Status
 from hpe_jax.training.sources import CentreModel, load_centre_model
 
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--splits", default="test")
     parser.add_argument("--out")
     args = parser.parse_args()
+    use_cache()
     splits = args.splits.split(",")
     if not set(splits) <= {"train", "test"}:
         raise InputError(f"--splits={args.splits}: expected train, test or train,test")
@@ -59,11 +61,11 @@ def main() -> int:
         kind = "detected" if model.whole else "refined"
         which = f"synthetic_{split}" if source.synthetic else split
         path = Path(args.out or args.workdir) / f"center_{which}_{kind}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
         centres = find(model, source)
         invalid = int(np.isnan(centres[:, 0]).sum())
         if invalid == len(centres):
             raise InputError(f"{source.name}: no usable frame in the {split} split")
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_centres(path, centres, y_up=source.centres_y_up)
         print(f"{path}: {invalid} of {len(centres):,} frames invalid")
     return 0

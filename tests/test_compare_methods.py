@@ -102,6 +102,8 @@ def test_what_an_earlier_training_gave_is_read_again(tmp_path):
 
 
 def test_mistakes_are_named(tmp_path):
+    (tmp_path / "broken.py").write_text("x = (")
+    (tmp_path / "empty.py").write_text("")
     name = f"{ROOT}/configs/v2v_nyu.py:quick"
     for words, message in (
         ([f"--configs={tmp_path}/none.py"], "none.py: expected a config file"),
@@ -112,6 +114,9 @@ def test_mistakes_are_named(tmp_path):
             "hand3d_nyu.py:quick: trains in stages",
         ),
         ([f"--configs={name}", "--config.bach=4"], "--config.bach=4: "),
+        ([f"--configs={ROOT}/configs/centre_nyu.py:quick"], "centre_nyu.py:quick: finds hand cent"),
+        ([f"--configs={tmp_path}/broken.py"], "broken.py: no config ("),
+        ([f"--configs={tmp_path}/empty.py"], "no attribute 'get_config'"),
     ):
         result = run(*words, f"--out={tmp_path}")
         assert result.returncode == 2 and message in result.stderr

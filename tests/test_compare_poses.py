@@ -28,11 +28,11 @@ def run(tmp_path, monkeypatch):
     np.savez(tmp_path / "fist.npz", **file)
     monkeypatch.setitem(compare_poses.METHODS, "told", lambda *_: Method(predict, predict, predict))
 
-    def start(**data):
+    def start(*more, **data):
         config = ConfigDict({"method": {"name": "told"}, "data": DATA | data})
         monkeypatch.setattr(compare_poses, "load_model", lambda _: (config, {}))
         argv = ["compare_poses", "--models=runs/a,runs/b", f"--poses={tmp_path / 'fist.npz'}"]
-        monkeypatch.setattr(sys, "argv", [*argv, f"--out={tmp_path / 'out'}", "--frames=8"])
+        monkeypatch.setattr(sys, "argv", [*argv, f"--out={tmp_path / 'out'}", "--frames=8", *more])
         return compare_poses.main()
 
     return start
@@ -53,3 +53,10 @@ def test_a_table_of_models_and_poses(run, tmp_path):
 def test_other_runs_are_refused(run, capsys):
     assert run(root="somewhere") == 2 and run(target="centre") == 2
     assert "runs/a: expected a run on patches of synthetic hands" in capsys.readouterr().err
+
+
+def test_other_numbers_and_files_are_refused_at_once(run, capsys):
+    assert run("--frames=-3") == 2 and run("--poses=nowhere.npz") == 2
+    said = capsys.readouterr()
+    assert "--frames=-3: expected at least 0" in said.err and "nowhere.npz" in said.err
+    assert not said.out

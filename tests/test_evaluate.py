@@ -180,6 +180,8 @@ def test_files_of_one_name_are_told_apart(data, capsys):
         (None, ["--camera=240,240,inf,120"], "all finite"),
         (None, ["--groundtruth=/nowhere/gt.txt"], "/nowhere/gt.txt: No such file"),
         (None, ["--predictions="], "--predictions: missing"),
+        (None, ["--predictions=good.txt,"], "--predictions=good.txt,: a name is empty"),
+        (lambda lines: ["1e300" + lines[0][7:], *lines[1:]], [], "good.txt: its numbers are too"),
         (None, ["--bogus=1"], "Unknown command line flag 'bogus'"),
         (None, ["more.txt"], "more.txt: unexpected"),
         (None, ["--out=/dev/null/x"], "Not a directory"),
@@ -194,6 +196,15 @@ def test_bad_input_gives_one_line_and_2(data, capsys, spoil, flags, message):
     lines = [line for line in captured.err.splitlines() if not line.startswith("note:")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("depth", [0, -500])
+def test_ground_truth_behind_the_camera_is_refused(data, capsys, depth):
+    values = to_uvd(data["true"], PROTOCOLS["icvl"].camera)
+    values[7, 3, 2] = depth
+    write_joints(data["dir"] / "gt.txt", values)
+    assert _run(data) == 2
+    assert "gt.txt: frame 7 has a joint that is not in front of" in capsys.readouterr().err
 
 
 def test_a_file_given_twice_is_refused(data, capsys):

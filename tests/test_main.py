@@ -59,6 +59,8 @@ def test_help_needs_no_accelerator():
         ([CONFIG, "--config.data.centre=mean"], "data.centre='mean': expected one of gt, com"),
         ([CONFIG, "--config.data.dataset=nuy"], "data.dataset='nuy': expected one of nyu"),
         ([CONFIG, "--config.log_every=-1"], "log_every=-1, expected at least 1"),
+        ([CONFIG, "--config.data.synthetic.subjects=-1"], "subjects=-1: expected at least 0"),
+        (["--config=hpe_jax/errors.py", "--config.batch=3"], "no attribute 'get_config'"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path):

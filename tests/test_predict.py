@@ -15,7 +15,7 @@ from PIL import Image
 from hpe_jax import command as command_module
 from hpe_jax import methods, predict, progress
 from hpe_jax import recording as recording_module
-from hpe_jax.camera import HANDS, NYU, mirror_camera, mirror_x, xyz_to_uvd
+from hpe_jax.camera import CAMERAS, NYU, mirror_camera, mirror_x, xyz_to_uvd
 from hpe_jax.datasets import depth_io
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.depth_io import read_depth
@@ -157,7 +157,7 @@ def test_left_hand_is_the_mirror_image(predictor):
 
 def test_a_data_set_of_left_hands(predictor, variables, monkeypatch):
     """Its models are shown left hands as they are, and right ones mirrored."""
-    monkeypatch.setitem(HANDS, "nyu", "left")
+    monkeypatch.setitem(CAMERAS, "nyu", NYU._replace(hand="left"))
     other, (frame, _) = Predictor(make_config(), variables), draw()
     for hand, same in (("left", "right"), ("right", "left")):
         found, expected = (p(frame, CAMERA, hand=h) for p, h in ((other, hand), (predictor, same)))
@@ -400,6 +400,15 @@ def test_pictures_of_an_earlier_recording_go(toy, workdir, recording, tmp_path):
     assert command(workdir, folder / "0.png", out, FLAG) == 0
     assert [p.name for p in (out / "overlays").iterdir()] == ["0.png"]
     assert not (out / "animation.gif").exists()
+
+
+def test_a_recording_among_the_pictures_is_not_replaced(toy, workdir, recording, tmp_path, capsys):
+    folder = recording[0].rename(tmp_path / "overlays")
+    before = sorted(folder.iterdir())
+    for given in (folder, before[0]):
+        message = f"--input={given}: pictures of --out={tmp_path} would replace it"
+        assert message in failure(capsys, workdir, given, tmp_path, FLAG)
+    assert sorted(folder.iterdir()) == before
 
 
 def test_no_hand_or_another_unit_is_one_line(toy, workdir, recording, tmp_path, capsys):

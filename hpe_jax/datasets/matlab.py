@@ -19,6 +19,8 @@ def read_variables(path: Path, *names: str) -> list[Float[np.ndarray, "..."]]:
     from scipy.io import loadmat
 
     expected = " and ".join(names)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected a MATLAB file with {expected}")
     try:
         content = loadmat(path, variable_names=names)
         arrays = [content[name] for name in names]

@@ -112,14 +112,22 @@ def read_groundtruth(protocol: Protocol, paths: list[str], form: Format = "uvd")
     """Ground truth from one file, or several that follow each other (ICVL).
 
     Raises:
-      InputError: some files name their frames and others do not, or frames are named after another
-        part of the published split than the one that they stand in.
+      InputError: some files name their frames and others do not, a joint is not in front of the
+        camera, or frames are named after another part of the published split than the one that
+        they stand in.
     """
     files = [protocol.read(path, form) for path in paths]
     if len({file.names is None for file in files}) > 1:
         raise InputError(
             f"{paths[0]}: ground truth files with and without frame names, expected one kind"
         )
+    for file in files:
+        behind = (file.values[..., 2] <= 0).any(1)
+        if behind.any():
+            raise InputError(
+                f"{file.path}: frame {int(np.argmax(behind))} has a joint that is not in front of "
+                "the camera, expected positive depths (z forward)"
+            )
     names = None if files[0].names is None else [n for f in files for n in f.names or ()]
     for part, where in protocol.slices(len(names or ())).items():
         for name in (names or [])[where]:

@@ -36,8 +36,9 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
       test_poses: files of poses (`bank.read_bank`) that the test frames take. By default they are
         procedural, whatever training's are, so that results can be compared.
     Raises:
-      InputError: an unknown data set, kind of hand, range of proportions or kind of thumbs, a
-        centre that rendered frames do not have, or files of poses that are none.
+      InputError: an unknown data set, kind of hand, range of proportions or kind of thumbs, fewer
+        than no subjects, a centre that rendered frames do not have, or files of poses that are
+        none.
     """
     if config.dataset not in VIEWS:
         raise InputError(
@@ -56,6 +57,9 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
         )
     if thumbs not in THUMBS:
         raise InputError(f"data.synthetic.thumbs={thumbs!r}: expected one of {sorted(THUMBS)}")
+    subjects = int(config.synthetic.get("subjects", 0))
+    if subjects < 0:
+        raise InputError(f"data.synthetic.subjects={subjects}: expected at least 0")
     centres = _file_centres(config, split) if config.centre == "file" else None
     poses = test_poses if split == "test" else config.synthetic.get("poses", "")
     spec = FrameSpec(
@@ -71,7 +75,7 @@ def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> 
         forearm=config.synthetic.forearm,
         whole=bool(config.get("whole", False)),
         clean=bool(config.synthetic.get("clean", False)),
-        subjects=int(config.synthetic.get("subjects", 0)),
+        subjects=subjects,
         proportions=proportions,
         thumbs=thumbs,
         centres=centres,

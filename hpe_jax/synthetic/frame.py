@@ -92,11 +92,11 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
     thumbs = "usual" if spec.test else spec.thumbs
     pose, local, _ = sample_hand(k[0], shape, VIEWS[spec.dataset], spec.bank, thumbs)
     points = place(local, pose)
-    left = cameras.HANDS[spec.dataset] == "left"
+    seen_by = cameras.CAMERAS[spec.dataset]
+    left = seen_by.hand == "left"
     if left:
         points = HandPoints(*map(cameras.mirror_x, points))
     joints = labels(points, shape, spec.dataset)
-    seen_by = cameras.CAMERAS[spec.dataset]
     middle = joints.mean(0)
     # The patch is cut around where a localiser would roughly look.
     aim = middle + 15.0 * draws.normal(words[1])

@@ -107,9 +107,10 @@ class History:
             for line in path.read_text().splitlines():
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError:
+                    kept = row["step"] <= step
+                except (json.JSONDecodeError, KeyError, TypeError):
                     break  # The process was killed while writing this, its last, line.
-                if row["step"] <= step:
+                if kept:
                     self.rows.append(row)
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 

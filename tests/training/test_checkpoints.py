@@ -69,9 +69,10 @@ def test_maps_are_read_as_in_the_last_test(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(to_json(config)))
     with pytest.raises(InputError, match="config.json: of another experiment .*method.name"):
         load_model(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="config.json: not JSON"):
-        load_model(tmp_path)
+    for text in ("{", "[]"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(InputError, match="config.json: not a JSON object"):
+            load_model(tmp_path)
 
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
