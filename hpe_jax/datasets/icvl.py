@@ -11,6 +11,9 @@ in sessions named by a date such as 201403121135, `Training` holds them rotated 
 in folders with short names such as `-90`: 331,006 in all. Of those only the recorded ones are
 used unless `data.rotated` asks for all.
 
+Hands are left ones in the sense of `hpe_jax.camera`, and stay so; their labels are the middles of
+bones, those called tips too.
+
 Some training images are missing in the published archives: `data.skip_unreadable` replaces
 those, and counts them.
 """
