@@ -4,6 +4,8 @@ import importlib
 import json
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from scipy.io import savemat
 
 from hpe_jax import command as command_module
 from hpe_jax import methods, predict, progress
@@ -19,13 +22,13 @@ from hpe_jax.camera import CAMERAS, NYU, mirror_camera, mirror_x, xyz_to_uvd
 from hpe_jax.datasets import depth_io
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.depth_io import read_depth
-from hpe_jax.datasets.patches import find_hand
+from hpe_jax.datasets.patches import find_hand, hand_patch
 from hpe_jax.errors import InputError
 from hpe_jax.hand import skeletons
 from hpe_jax.methods.base import Method
-from hpe_jax.predict import main
+from hpe_jax.predict import main, report
 from hpe_jax.predictor import Predictor
-from hpe_jax.recording import Writer
+from hpe_jax.recording import HandChoice, Writer
 from hpe_jax.training.checkpoints import Checkpoints
 
 CAMERA = NYU.intrinsics
@@ -107,6 +110,13 @@ def recording(tmp_path):
     return folder, shown
 
 
+@pytest.fixture
+def writer(tmp_path):
+    writer = Writer(tmp_path, skeletons.NYU)
+    writer.open()
+    return writer
+
+
 def lines_of(out):
     return [json.loads(line) for line in (out / "joints.jsonl").read_text().splitlines()]
 
@@ -125,12 +135,32 @@ def failure(capsys, *arguments):
 
 def test_right_hand(predictor):
     frame, joints = draw(u=340, v=250)
+    begun = time.perf_counter()
     found = predictor(frame, CAMERA)
+    spent_ms = 1000 * (time.perf_counter() - begun)
     # The toy knows the hand from another place; the localiser samples every fourth pixel.
     np.testing.assert_allclose(found.joints, joints, atol=5)
-    assert found.inside == 1.0 and found.latency_ms > 0
+    assert found.inside == 1.0 and spent_ms / 100 < found.latency_ms < spent_ms
     np.testing.assert_allclose(found.centre, find_hand(frame, CAMERA, 250.0), atol=1e-3)
     assert predictor(np.zeros_like(frame), CAMERA) is None
+
+
+def test_a_model_is_given_what_it_was_trained_on(predictor):
+    """The patch of its config's size and extent about the hand, and the edge of the cube."""
+    frame, _ = draw()
+    given = {}
+
+    def predict(_, batch):
+        given.update(batch)
+        return batch["centre"][:, None]
+
+    predictor._predict = predict
+    located = predictor(frame, CAMERA).located
+    expected = hand_patch(frame, located, CAMERA, patch=96, extent_mm=360.0)
+    expected["cube"] = np.float32(250)
+    assert given.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(given[name], value[None])
 
 
 def test_left_hand_is_the_mirror_image(predictor):
@@ -184,11 +214,12 @@ def test_second_pass_is_judged_about_the_located_centre(toy, variables):
     away = {"params": {"offsets": offsets + jnp.array([100.0, 0, 12])}}
     found = Predictor(make_config(), away)(walled, CAMERA, passes=2)
     assert found.inside == 0.0 and found.inside_cube > 0.3
-    # Where the second look finds nothing at all, the first answer stays.
-    away = {"params": {"offsets": offsets + jnp.array([260.0, 0, 12])}}
-    one, two = (Predictor(make_config(), away)(frame, CAMERA, passes=p) for p in (1, 2))
-    np.testing.assert_array_equal(one.joints, two.joints)
-    np.testing.assert_array_equal(two.centre, two.located)
+    # Where the second look finds nothing at all, or has no place, the first answer stays.
+    for step in ([260.0, 0, 12], [np.nan] * 3):
+        away = {"params": {"offsets": offsets + jnp.array(step)}}
+        one, two = (Predictor(make_config(), away)(frame, CAMERA, passes=p) for p in (1, 2))
+        np.testing.assert_array_equal(one.joints, two.joints)
+        np.testing.assert_array_equal(two.centre, two.located)
 
 
 def test_camera_and_centre_may_be_lists(predictor):
@@ -236,6 +267,14 @@ def test_long_recordings_show_progress(toy, workdir, recording, tmp_path, capsys
     assert command(workdir, recording[0], tmp_path / "out", FLAG) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if "/4 frames" in line]
     assert told[0] == "1/4 frames" and told[-1].startswith("3/4 frames, ")
+
+
+def test_long_animations_leave_frames_out(toy, workdir, recording, tmp_path, monkeypatch):
+    monkeypatch.setattr(recording_module, "GIF_FRAMES", 2)
+    assert command(workdir, recording[0], tmp_path / "out", FLAG) == 0
+    with Image.open(tmp_path / "out" / "animation.gif") as gif:
+        assert gif.n_frames == 2  # of three, and as long as the recording
+        assert gif.info["duration"] == pytest.approx(2 * 66, abs=5)
 
 
 def test_single_frame_has_no_animation(toy, workdir, recording, tmp_path):
@@ -293,6 +332,21 @@ def test_auto_decides_on_the_first_frames(
     assert len(lines_of(out)) == (4 if torn is None else torn)
 
 
+def test_auto_counts_frames_with_a_hand_and_judges_where_it_was_located(
+    writer, tmp_path, monkeypatch, predictor
+):
+    """Not about the cube of a second pass, which a model of the wrong hand has placed."""
+    monkeypatch.setattr(recording_module, "DECIDE_AFTER", 1)
+    choice = HandChoice(writer, ("right", "left"))
+    choice.add("0.png", {"right": None, "left": None})
+    assert choice.hands == ("right", "left")
+    found = predictor(draw()[0], CAMERA)
+    right, left = (replace(found, inside=a, inside_cube=b) for a, b in ((0.9, 0.1), (0.5, 0.8)))
+    choice.add("1.png", {"right": right, "left": left})
+    assert choice.hands == ("right",) and choice.shares == {"right": 0.9, "left": 0.5}
+    assert [line["joints_mm"] is None for line in lines_of(tmp_path)] == [True, False]
+
+
 def test_centre_file(toy, workdir, recording, tmp_path, capsys):
     folder, shown = recording
     centres = np.array([joints.mean(0) for joints in shown])
@@ -328,6 +382,16 @@ def test_centre_file(toy, workdir, recording, tmp_path, capsys):
     assert (out / "joints.jsonl").read_text() == before
 
 
+def test_centres_in_pixels(toy, workdir, recording, tmp_path):
+    folder, shown = recording
+    centre = shown[1].mean(0)
+    path = tmp_path / "c.mat"
+    savemat(path, {"centre_pixel": xyz_to_uvd(centre, CAMERA)[None, None]})
+    out = tmp_path / "out"
+    assert command(workdir, folder / "1.png", out, FLAG, f"--centres={path}") == 0
+    np.testing.assert_allclose(lines_of(out)[0]["centre_mm"], centre, atol=0.01)
+
+
 def test_a_frame_that_one_hand_alone_shows_is_used(toy, predictor, tmp_path, recording):
     """The call that compiles asks for one hand: of no reading there nothing follows."""
     folder, shown = recording
@@ -355,11 +419,32 @@ def test_passes(toy, workdir, recording, tmp_path, passes):
     assert (line["centre_mm"] == line["located_mm"]) == (passes == 1)
 
 
-def test_lines_are_on_disk_as_soon_as_they_are_added(tmp_path):
-    writer = Writer(tmp_path, skeletons.NYU)
-    writer.open()
+def test_lines_are_on_disk_as_soon_as_they_are_added(tmp_path, writer):
     writer.add("0.png", None)
     assert lines_of(tmp_path)[0]["frame"] == "0.png"
+
+
+def test_lines_wait_until_an_earlier_recording_may_go(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    writer = Writer(tmp_path, skeletons.NYU)
+    writer.add("0.png", None)
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+    writer.open()
+    writer.add("1.png", None)
+    assert [line["frame"] for line in lines_of(tmp_path)] == ["0.png", "1.png"]
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_summary_has_means_of_shares_and_medians(writer, predictor):
+    found = predictor(draw()[0], CAMERA)
+    for share, latency, z in ((0.9, 9.0, 700.0), (0.3, 1.0, 500.0), (0.3, 2.0, 900.0)):
+        located = np.array([0, 0, z])
+        given = {"inside": share, "inside_cube": share / 2, "latency_ms": latency}
+        writer.add("0.png", replace(found, located=located, **given))
+    summary = writer.close({})
+    assert summary["inside_hand"] == pytest.approx(0.5)
+    assert summary["inside_hand_about_cube"] == pytest.approx(0.25)
+    assert (summary["latency_ms"], summary["distance_mm"]) == (2.0, 700.0)
 
 
 def test_unreadable_frame_stops_but_keeps_what_was_there(toy, workdir, recording, tmp_path, capsys):
@@ -433,6 +518,29 @@ def test_a_distance_no_hand_has_is_told(toy, workdir, recording, tmp_path, capsy
     assert summary["depth_unit"] == unit
     printed = capsys.readouterr().out
     assert ("mm from the camera, a count of depth taken for 8 mm" in printed) == told
+
+
+@pytest.mark.parametrize(
+    ("right", "left", "frames", "distance", "told"),
+    [
+        (0.9, 0.5, 40, 700.0, ""),
+        (0.5, 0.9, 40, 700.0, ""),
+        (0.9, 0.5, 39, 700.0, "may mislead"),
+        (0.90, 0.88, 400, 700.0, "may mislead"),
+        (0.88, 0.90, 400, 700.0, "may mislead"),
+        (0.9, 0.5, 40, 100.0, "is --depth_unit right"),
+    ],
+)
+def test_what_may_be_wrong_is_told(tmp_path, right, left, frames, distance, told):
+    summary = {
+        "camera": CAMERA.tolist(), "pixels": (480, 640), "hand": "right", "frames": frames,
+        "inside_hand_by_hand": {"right": right, "left": left}, "frames_without_hand": 0,
+        "inside_hand": 0.9, "latency_ms": 5.0, "frames_per_second": 100.0,
+        "distance_mm": distance, "depth_unit": 1.0,
+    }  # fmt: skip
+    text = report(summary, tmp_path, auto=True)
+    for warning in ("may mislead", "is --depth_unit right"):
+        assert (warning in text) == (warning == told)
 
 
 @pytest.mark.parametrize(
@@ -575,6 +683,15 @@ def test_a_network_refines_the_centre(toy, variables, tmp_path):
     np.testing.assert_allclose(given.centre, rough.centre)
 
 
+def test_given_centres_are_no_network_s(toy, variables, recording, tmp_path):
+    folder, shown = recording
+    model = centre_run(tmp_path / "centre", [0.0] * 3, target="centre")
+    predictor, out = Predictor(make_config(), variables, model), tmp_path / "out"
+    centres = shown[0].mean(0)[None]
+    summary = predict.predict_frames(predictor, [folder / "0.png"], CAMERA, out, centres=centres)
+    assert (summary["centre"], summary["centre_model"]) == ("file", None)
+
+
 def test_centre_models_that_do_not_fit(toy, variables, tmp_path, workdir, recording, capsys):
     frames, _ = recording
     assert command(workdir, frames, tmp_path / "o", FLAG, f"--centre_model={workdir}") == 2
@@ -631,9 +748,10 @@ def test_a_detector_decides_where_the_hand_is(toy, variables, tmp_path):
 
 def test_what_finds_centres_is_no_model_of_joints(toy, tmp_path, recording, capsys):
     frames, _ = recording
-    model = centre_run(tmp_path / "c", [0.0] * 3, target="centre")
-    assert command(model, frames, tmp_path / "o", FLAG) == 2
-    assert "this one is for --centre_model" in capsys.readouterr().err
+    for name, data in (("detector", {"whole": True}), ("network", {"target": "centre"})):
+        model = centre_run(tmp_path / name, [0.0] * 3, **data)
+        assert command(model, frames, tmp_path / "o", FLAG) == 2
+        assert "this one is for --centre_model" in capsys.readouterr().err
     both = ("--centres=x.txt", f"--centre_model={model}")
     assert command(model, frames, tmp_path / "o", FLAG, *both) == 2
     assert "expected one of them" in capsys.readouterr().err
