@@ -58,6 +58,7 @@ def test_frames_labels_and_order(tmp_path):
     labels = make_tree(tmp_path)
     source = make_source(config(tmp_path), "test", 0)
     assert (source.name, source.size, source.skeleton) == ("icvl", 3, "icvl")
+    assert not source.centres_y_up
     batch = source.load(np.arange(3))
     names = ["test_seq_1/image_0000.png", "test_seq_1/image_0001.png", "test_seq_2/image_0000.png"]
     expected = uvd_to_xyz(np.stack([labels[n] for n in names]), CAMERA)
@@ -79,6 +80,11 @@ def test_rotated_copies_are_left_out_unless_asked_for(tmp_path):
         uvd_to_xyz(labels["-90/image_0000.png"], CAMERA),
         atol=0.02,
     )
+    path = tmp_path / "Training/labels.txt"
+    text = path.read_text()
+    for name in ("22-5", "-112-5"):  # The published copies' other names.
+        path.write_text(text.replace("45/", f"{name}/"))
+        assert make_source(config(tmp_path), "train", 0).size == 4
 
 
 def test_missing_training_images_are_named_or_replaced(tmp_path):
@@ -135,6 +141,7 @@ def test_missing_or_misrooted_data(tmp_path):
         ("/a.png " + "1 2 3 " * 16, "line 2: expected a relative path and 16 times u, v, d"),
         ("a.png " + "nan " * 48, "1 of 2 frames have a joint that is not a number.* is line 2"),
         ("a.png " + "1 2 -3 " * 16, "not in front of the camera, the first is line 2"),
+        ("\na.png " + "1 2 -3 " * 16, "the first is line 3"),  # Blank ones are counted.
     ],
 )
 def test_bad_labels(tmp_path, line, match):

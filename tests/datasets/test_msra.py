@@ -70,6 +70,7 @@ def test_folds_order_and_labels(tree):
     test = make_source(config(root, subject=3), "test", 0)
     train = make_source(config(root, subject=3), "train", 0)
     assert (test.name, test.size, train.size) == ("msra", 34, 8 * 34)
+    assert test.centres_y_up
     batch = test.load(np.arange(34))
     expected = np.stack([labels[3, g, i] for g in msra.GESTURES for i in range(2)])
     np.testing.assert_allclose(batch["joints"], expected, atol=0.01)
@@ -82,6 +83,16 @@ def test_folds_order_and_labels(tree):
     np.testing.assert_allclose(after["joints"][0], labels[2, "Y", 1], atol=0.01)
     np.testing.assert_allclose(after["joints"][1], labels[4, "1", 0], atol=0.01)
     np.testing.assert_allclose(train.load(np.arange(8 * 34))["cube"][[0, -1]], [200, 150])
+
+
+def test_every_subject_has_its_cube_unless_told_otherwise(tree):
+    for changes, expected in (
+        ({}, [200, 200, 200, 180, 180, 180, 170, 160, 150]),
+        ({"cube_by_subject": False}, [200] * 9),
+    ):
+        sources = (make_source(config(tree[0], subject=s, **changes), "test", 0) for s in range(9))
+        cubes = [source.load(np.array([0]))["cube"][0] for source in sources]
+        np.testing.assert_allclose(cubes, expected)
 
 
 def test_the_depth_lies_where_the_joints_project(tmp_path):

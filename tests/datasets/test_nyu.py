@@ -286,13 +286,16 @@ def test_bad_labels(tmp_path):
             make_source(config(tmp_path), "train", 0)
         assert "joint_data.mat" in str(error.value) and "\n" not in str(error.value)
 
-    broken = uvd.copy()
-    broken[4, 3, 0] = np.nan
-    save_labels(path, broken)
-    refused(r"1 of 6 frames have a joint that is not a number.* is frame 5 .*skip_unreadable=True")
-    source = make_source(config(tmp_path, skip_unreadable=True), "train", 0)
-    valid = source.load(np.arange(6))["joint_valid"]
-    assert (~valid).sum() == 1 and not valid[4, NYU_COLUMNS.index(3)] and not source.skipped
+    for axis, value in ((0, np.nan), (2, 0.0), (2, -700.0)):
+        broken = uvd.copy()
+        broken[4, 3, axis] = value
+        save_labels(path, broken)
+        refused(
+            r"1 of 6 frames have a joint that is not a number.* is frame 5 .*skip_unreadable=True"
+        )
+        source = make_source(config(tmp_path, skip_unreadable=True), "train", 0)
+        valid = source.load(np.arange(6))["joint_valid"]
+        assert (~valid).sum() == 1 and not valid[4, NYU_COLUMNS.index(3)] and not source.skipped
     # Labels whose xyz is already y down are not NYU's.
     save_labels(path, uvd, uvd_to_xyz(uvd, CAMERA))
     refused("joint_uvd and joint_xyz .y up. disagree")
@@ -305,10 +308,25 @@ def test_bad_labels(tmp_path):
     refused("unreadable, expected a MATLAB file")
 
 
+def test_slips_of_the_annotators_are_told_and_many_refused(tmp_path, caplog):
+    path = tmp_path / "joint_data.mat"
+    uvd = np.random.default_rng(0).uniform(300, 700, (200, 36, 3))
+    xyz = np.array(flip_y(uvd_to_xyz(uvd, CAMERA)))
+    xyz[7] += 30
+    save_labels(path, uvd, xyz)
+    with caplog.at_level(logging.WARNING):
+        assert len(nyu.read_labels(path)) == 200
+    assert "disagree in 1 frames" in caplog.text
+    xyz[:6] += 30
+    save_labels(path, uvd, xyz)
+    with pytest.raises(InputError, match="in 7 of 200 frames, the first is frame 1"):
+        nyu.read_labels(path)
+
+
 def test_bad_centres(tmp_path):
     make_tree(tmp_path)
-    path = tmp_path / "centres.txt"
-    data = config(tmp_path, centre="file", centre_file=str(path))
+    path = tmp_path / "c_train.txt"
+    data = config(tmp_path, centre="file", centre_file=str(tmp_path / "c_{split}.txt"))
 
     def refused(line, match):
         path.write_text("\n".join(["0 0 800"] * 2 + [line] + ["0 0 800"] * 3))
@@ -321,7 +339,7 @@ def test_bad_centres(tmp_path):
         hashes.add(make_source(data, "train", 0).files["data.centre_file"])
     assert len(hashes) == 2  # by which a resumed run knows its centres
     refused("invalid", r"number 3: no centre for .*depth_1_0000003\.png")
-    refused("900 0 800", r"depth_1_0000003\.png: its centre .*centres\.txt. is outside the frame")
+    refused("900 0 800", r"depth_1_0000003\.png: its centre .*c_train\.txt. is outside the frame")
     refused("0 0 -800", "is outside the frame")
     refused("0 0 5000", r"depth_1_0000003\.png: empty crop, no reading within 250 mm")
     with pytest.raises(InputError, match="data.centre=refined: expected one of gt, com, file"):
@@ -347,6 +365,22 @@ def test_labels_are_those_of_the_camera(tmp_path):
     for view in (1, 2, 3):
         expected = xyz[view - 1][:, list(NYU_COLUMNS)]
         np.testing.assert_allclose(nyu.read_labels(path, view), expected, rtol=1e-5)
+
+
+def test_frames_and_labels_of_another_camera(tmp_path):
+    uvd = make_tree(tmp_path, frames=2)
+    other = uvd + [20.0, -10.0, 40.0]
+    every = np.stack([uvd, other, uvd])
+    labels = {"joint_uvd": every, "joint_xyz": flip_y(uvd_to_xyz(every, CAMERA))}
+    savemat(tmp_path / "train/joint_data.mat", labels)
+    for i, joints in enumerate(other):
+        save_frame(tmp_path / f"train/depth_2_{i + 1:07d}.png", np.full((480, 640), joints[0, 2]))
+    source = make_source(config(tmp_path, view=2), "train", 0)
+    assert (source.name, source.centres_y_up) == ("nyu-view2", True)
+    batch = source.load(np.arange(2))
+    expected = uvd_to_xyz(other, CAMERA)[:, list(NYU_COLUMNS)]
+    np.testing.assert_allclose(batch["joints"], expected, atol=1e-2)
+    np.testing.assert_array_equal(batch["depth"].max((1, 2)), other[:, 0, 2].round())
 
 
 def test_all_points_of_a_label_file_with_gaps(tmp_path):

@@ -3,8 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpe_jax.camera import NYU, depth_to_points
-from hpe_jax.datasets.patches import empty_cube, find_hand, hand_patch, outside_frame
+from hpe_jax.camera import NYU, depth_to_points, uvd_to_xyz
+from hpe_jax.datasets.patches import (
+    empty_cube,
+    find_hand,
+    hand_patch,
+    outside_frame,
+    whole_frame,
+)
 
 CAMERA = NYU.intrinsics
 
@@ -29,6 +35,14 @@ def test_patch_pixels_are_pixels_of_the_frame(x, y, z, patch):
             assert example["depth"][i, j] == 0
 
 
+def test_whole_frames_are_every_fourth_pixel():
+    frame = np.random.default_rng(0).uniform(300, 1500, (480, 640)).astype(np.float32)
+    example = whole_frame(frame, np.zeros(3), CAMERA)
+    seen = depth_to_points(example["depth"], example["corner"], example["camera"])
+    points = depth_to_points(frame, np.zeros(2), CAMERA)
+    np.testing.assert_allclose(seen, points[::4, ::4], atol=1e-2)
+
+
 def test_the_extent_fits_the_patch():
     for z in (300.0, 500.0, 750.0, 1200.0):
         example = hand_patch(
@@ -47,6 +61,11 @@ def test_empty_cube_and_outside_frame():
     assert not outside_frame(centre, CAMERA, (480, 640))
     for bad in ([0, 0, -800], [0, 0, 0], [450, 0, 800], [0, -340, 800], [np.nan, 0, 800]):
         assert outside_frame(np.array(bad, float), CAMERA, (480, 640))
+    for u, v in ((0, 200), (639, 200), (300, 0), (300, 479)):
+        for inwards, outside in ((0.999, False), (1.001, True)):
+            uv = 320 + inwards * (u - 320), 240 + inwards * (v - 240)
+            at_edge = uvd_to_xyz(np.array([*uv, 800.0]), CAMERA.astype(float))
+            assert outside_frame(at_edge, CAMERA, (480, 640)) == outside
 
 
 def test_find_hand_on_a_ball():

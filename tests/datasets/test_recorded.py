@@ -112,21 +112,24 @@ def test_labels_in_other_units_or_axes_are_warned_of_once(caplog, factor):
     assert "mm from the hand's centre (com), expected mm in camera space" in caplog.text
 
 
+@pytest.mark.parametrize("y_up", [False, True])
 @pytest.mark.parametrize(
     ("factor", "hint"),
     [(1, None), ([1, -1, 1], "they fit with the other sign of y"), (0.001, "if they are metres")],
 )
-def test_centre_files_of_other_hands_are_refused(tmp_path, factor, hint):
+def test_centre_files_of_other_hands_are_refused(tmp_path, factor, hint, y_up):
     centres = np.array([[0, 300, 710], [np.nan] * 3, [0, 310, 700]]) * factor
-    write_centres(tmp_path / "c.txt", centres)
-    given = recording(joints=np.full((FRAMES, JOINTS, 3), [0, 305, 720], np.float32))
+    write_centres(tmp_path / "c.txt", centres, y_up=y_up)
+    joints = np.full((FRAMES, JOINTS, 3), [0, 305, 720], np.float32)
+    given = recording(joints=joints, centres_y_up=y_up)
     given.joints[1] = np.nan
     given.joint_valid[1] = False
     data = config(centre="file", centre_file=str(tmp_path / "c.txt"))
     if hint is None:
         assert recorded_source(data, "train", 0, given).size == FRAMES
     else:
-        expected = f"c.txt: its centres lie .* mm from the labelled hands .*, y down .*{hint}"
+        sign = "up" if y_up else "down"
+        expected = f"c.txt: its centres lie .* mm from the labelled hands .*, y {sign} .*{hint}"
         with pytest.raises(InputError, match=expected):
             recorded_source(data, "train", 0, given)
 

@@ -54,6 +54,22 @@ def test_fingers_have_their_colours_and_truth_is_white():
     np.testing.assert_array_equal(hidden, alone)
 
 
+@pytest.mark.parametrize("near", [0, 1])
+def test_what_is_nearer_covers_what_is_behind(near):
+    fingers, depths = (4, 0), ((500.0, 650.0), (650.0, 500.0))[near]
+
+    def middle(bones, *places):
+        """The colour where both fingers meet; `places` are pixels and which finger they are of."""
+        joints = np.concatenate([_joints((u, v), depth=depths[k]) for u, v, k in places])
+        skeleton = Skeleton(tuple("abcd"), bones, tuple(fingers[k] for *_, k in places))
+        return overlay(np.zeros((60, 48)), CORNER, CAMERA, joints, skeleton, scale=10)[205, 205]
+
+    joints = middle((), (282, 190, 0), (300, 190, 0), (300, 190, 1), (326, 220, 1))
+    bones = middle(((0, 1), (2, 3)), (282, 190, 0), (318, 190, 0), (300, 172, 1), (300, 208, 1))
+    for colour in (joints, bones):
+        np.testing.assert_allclose(colour, COLOURS[fingers[near]], atol=3)
+
+
 def test_only_surfaces_near_the_hand_are_lit():
     depth = np.zeros((40, 40))
     depth[:, 10:20], depth[:, 20:30], depth[:, 30:] = 600, 800, 500

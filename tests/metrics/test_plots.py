@@ -7,12 +7,20 @@ import pytest
 from PIL import Image
 
 from hpe_jax.metrics import plots
-from hpe_jax.metrics.errors import success
+from hpe_jax.metrics.errors import area, success
 
 
 @pytest.fixture
 def error() -> np.ndarray:
     return np.random.default_rng(0).gamma(2.0, 6.0, (200, 14))
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list:
+    """Those drawn, none of which is written."""
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, *_: drawn.append(figure))
+    return drawn
 
 
 def _pixels(path) -> np.ndarray:
@@ -35,12 +43,20 @@ def test_each_result_has_its_line_and_bars(tmp_path, error):
         assert _has_colour(second, "#0072B2") and _has_colour(second, "#D55E00")
 
 
-def test_each_panel_has_its_own_curve(tmp_path, error, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, *_: figures.append(figure))
+def test_each_panel_has_its_own_curve(tmp_path, error, figures):
     plots.success_curve(tmp_path / "a.png", {"a": error})
     for ax, per in zip(figures[0].axes, ("worst", "mean"), strict=True):
-        np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * success(error, per=per))
+        curve = success(error, per=per)
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * curve)
+        about = f"a  (area {area(curve):.3f}, mean {error.mean():.2f} mm)"
+        assert ax.lines[0].get_label() == about
+
+
+def test_bars_are_the_joints_means_and_that_of_all(tmp_path, error, figures):
+    error *= np.arange(1, 15)
+    plots.per_joint(tmp_path / "a.png", {"a": error}, [str(i) for i in range(14)])
+    heights = [bar.get_height() for bar in figures[0].axes[0].patches]
+    np.testing.assert_allclose(heights, [*error.mean(0), error.mean()])
 
 
 def test_bars_leave_out_joints_never_scored(tmp_path, error):
@@ -63,6 +79,14 @@ def test_training_curve_shows_what_was_recorded(tmp_path):
     }
     assert shown == {"long": True, "short": True, "none": False}
     assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_training_curve_has_each_record_in_its_line(tmp_path, figures):
+    history = [{"step": 1, "error_mm": 9.0, "loss": 0.5}, {"step": 2, "test_error_mm": 7.0}]
+    plots.training_curve(tmp_path / "a.png", history)
+    lines = [line for ax in figures[0].axes for line in ax.lines]
+    shown = {line.get_label(): line.get_xydata().tolist() for line in lines}
+    assert shown == {"loss": [[1, 0.5]], "training batches": [[1, 9]], "test": [[2, 7]]}
 
 
 def test_smoothing_is_a_centred_mean():

@@ -167,6 +167,15 @@ def test_uvd_and_xyz_are_inverse(fy):
     np.testing.assert_allclose(flipped, xyz * [1, np.sign(fy), 1])
 
 
+def test_files_with_and_without_names_are_refused(tmp_path):
+    values = np.ones((2, 16, 3))
+    write_joints(tmp_path / "1.txt", values, ["a.png", "b.png"])
+    write_joints(tmp_path / "2.txt", values)
+    for order in ("12", "21"):
+        with pytest.raises(InputError, match="with and without frame names"):
+            read_groundtruth(PROTOCOLS["icvl"], [f"{tmp_path}/{i}.txt" for i in order])
+
+
 def test_other_frames_are_refused():
     truth = JointFile("gt.txt", np.zeros((3, 2, 3)), ["a", "b", "c"])
     with pytest.raises(InputError, match="p.txt: 2 frames, expected 3 as in gt.txt"):

@@ -10,6 +10,7 @@ from hpe_jax import camera as cameras
 from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import NYU
 from hpe_jax.metrics import report
+from hpe_jax.metrics.errors import errors
 
 PICTURES = ["per_joint.png", "skeletons.png", "success_curve.png", "training_curve.png"]
 
@@ -62,6 +63,27 @@ def test_titles_say_source_frames_and_centre(tmp_path, run, monkeypatch):
     for title in titles:
         assert "synthetic-nyu: 60 frames, centre com" in title
     assert "12 of 20 frames" in titles[1] and "from best to worst" in titles[1]
+
+
+def test_each_cell_and_its_caption_are_of_one_frame(tmp_path, run, monkeypatch):
+    drawn, pages = [], []
+    monkeypatch.setattr(report, "overlay", lambda *a: drawn.append(a) or len(drawn) - 1)
+    monkeypatch.setattr(report, "grid", lambda *a: pages.append(a) or np.zeros((4, 4, 3), "u1"))
+    report.write_report(tmp_path, **run)
+    pred, true, index = run["pred"], run["true"], run["frames"]["index"]
+    mean = errors(pred, true).mean(1)
+    cells, captions, _, title, headings = pages[0]
+    assert headings == ("predicted (dashed: true)", "true")
+    assert f"mean of all frames {mean.mean():.1f} mm" in title
+    order = index[np.argsort(mean[index])]
+    shown = [int(caption.split()[1].rstrip(":")) for caption in captions]
+    assert (shown[0], shown[-1], len(shown)) == (order[0], order[-1], 12)
+    for n, (left, right), caption in zip(shown, cells, captions, strict=True):
+        assert f"frame {n}: {mean[n]:.1f} mm" in caption
+        assert f"({100 * (mean < mean[n]).mean():.0f} % of all are better)" in caption
+        for cell, joints, dashed in ((left, pred[n], true[n]), (right, true[n], None)):
+            np.testing.assert_array_equal(drawn[cell][3], joints)
+            np.testing.assert_array_equal(drawn[cell][5], dashed)
 
 
 def test_without_frames_there_is_no_grid(tmp_path, run):
