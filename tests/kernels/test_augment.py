@@ -8,8 +8,10 @@ from hpe_jax.kernels.augment import draw_affine
 
 def test_bounds_and_spread():
     keys = jax.random.split(jax.random.key(0), 4000)
-    draw = jax.vmap(lambda k: draw_affine(k, scale=(0.8, 1.2), rotation_deg=40.0, margin=8))(keys)
-    assert 0.8 <= draw.scale.min() < 0.81 and 1.19 < draw.scale.max() <= 1.2
+    bounds = {"scale": (0.8, 1.2), "rotation_deg": 40.0, "margin": 8, "aspect": (0.8, 1.2)}
+    draw = jax.vmap(lambda k: draw_affine(k, **bounds))(keys)
+    for drawn in (draw.scale, draw.aspect):
+        assert 0.8 <= drawn.min() < 0.81 and 1.19 < drawn.max() <= 1.2
     degrees = np.rad2deg(draw.angle)
     assert -40.001 <= degrees.min() < -39 and 39 < degrees.max() <= 40.001
     # Crops start at the whole voxels 0..8, the middle one moving nothing.

@@ -26,8 +26,10 @@ def test_argmax_equals_numpy():
         assert found.tolist() == [x, y, z]
 
 
-def test_top_k_equals_numpy():
-    maps = random_maps()
+@pytest.mark.parametrize("shift", [0.0, -2.0])
+def test_top_k_equals_numpy(shift):
+    """Lower maps have fewer than k positive voxels, and others count nothing."""
+    maps = random_maps() + shift
     for j, found in enumerate(top_k(maps, 9)):
         flat = np.asarray(maps[..., j]).ravel()
         order = np.argsort(-flat)[:9]
@@ -67,6 +69,22 @@ def test_subvoxel_recovers_joints():
     assert mm_errors(subvoxel).max() < 0.05 * 250 / 44
     # Window and weights matter little without noise.
     assert mm_errors(lambda maps: subvoxel(maps, radius=1), 4).max() < 0.05 * 250 / 44
+
+
+def test_subvoxel_equals_a_weighted_fit_and_stays_near_the_peak():
+    """At most a voxel off, whatever the maps; NumPy's `polyfit` squares its weights."""
+    maps = np.random.default_rng(2).random((7, 7, 7, 60)).astype(np.float32) + 0.5
+    maps[3, 3, 3] = 1.6
+    found, limited = np.asarray(subvoxel(maps)), 0
+    for j in range(60):
+        for axis, others in enumerate(((0, 1), (0, 2), (1, 2))):
+            profile = maps[1:6, 1:6, 1:6, j].sum(others).astype(float)
+            a, b, _ = np.polyfit(np.arange(-2, 3), np.log(profile), 2, w=profile)
+            if a < -2e-3:  # Wider ones are as good as flat.
+                limited += abs(b / (2 * a)) > 1
+                expected = 3 + np.clip(-b / (2 * a), -1, 1)
+                np.testing.assert_allclose(found[j, axis], expected, atol=2e-3)
+    assert limited > 3
 
 
 def test_subvoxel_at_the_border_and_for_other_widths():

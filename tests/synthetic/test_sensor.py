@@ -30,6 +30,14 @@ def test_noise_grows_with_distance():
     assert spread[1000.0] > 3 * spread[400.0]
 
 
+def test_noise_is_fine_and_in_clumps():
+    """Neighbours differ a little; what is a few pixels wide differs more."""
+    out = read(700.0, 64)[:, 24:40, 24:40]
+    off = np.where(out > 0, out - 700.0, np.nan)
+    fine, whole = np.nanstd(np.diff(off, axis=2)) / np.sqrt(2), np.nanstd(off)
+    assert 0.75 < fine < 1.05 and whole > 1.4 * fine, (fine, whole)
+
+
 def test_some_pixels_are_lost_and_none_appear_far_from_the_object():
     out = read(700.0)
     inside = out[:, 20:44, 20:44]

@@ -18,6 +18,7 @@ from hpe_jax.metrics.files import read_joints
 from hpe_jax.metrics.inside import inside_hand
 from hpe_jax.metrics.protocols import PROTOCOLS, to_xyz
 from hpe_jax.synthetic import frame, make_source, poses
+from hpe_jax.synthetic.mesh import HandMesh
 
 
 def config(**changes):
@@ -269,10 +270,10 @@ def test_clean_is_the_depth_before_the_sensor():
     assert (noisy["clean"] != noisy["depth"]).any()
 
 
-def centres(count, **changes):
-    """The middle of the joints, and the centres, of the first test frames."""
+def centres(count, split="test", **changes):
+    """The middle of the joints, and the centres, of the first frames."""
     plain = config(synthetic=dict(sensor=False, forearm=False), **changes)
-    source = make_source(plain, "test", 0)
+    source = make_source(plain, split, 0)
     step = jax.jit(lambda loaded: {k: source.expand(loaded)[k] for k in ("centre", "joints")})
     batch = step(source.load(np.arange(count)))
     return batch["joints"].mean(1), batch["centre"]
@@ -297,6 +298,26 @@ def test_where_nothing_is_found_the_centre_is_that_of_the_joints(monkeypatch):
     np.testing.assert_allclose(found, middle, atol=1e-3)
 
 
+def test_training_centres_are_jittered_by_so_much(monkeypatch):
+    monkeypatch.setattr(frame, "localise", lambda *_: jnp.zeros(3))
+    middle, found = centres(32, "train", centre_jitter_mm=8.0)
+    off = np.asarray(found - middle)
+    assert 6.8 < off.std() < 9.2 and np.abs(off.mean(0)).max() < 4
+
+
+def test_the_sensor_is_told_how_wide_a_pixel_is_at_the_hand(monkeypatch):
+    monkeypatch.setattr(frame, "sense", lambda key, depth, mm: jnp.full(depth.shape, mm))
+    source = make_source(config(centre="gt"), "test", 0)
+    batch = jax.jit(source.expand)(source.load(np.array([0, 40])))
+    expected = batch["centre"][:, 2] / batch["camera"][:, 0]
+    np.testing.assert_allclose(batch["depth"][:, 0, 0], expected, rtol=1e-5)
+
+
+def wrists(joints):
+    """How wide each one is, by which subjects are told apart."""
+    return np.linalg.norm(joints[:, 11] - joints[:, 12], axis=-1)
+
+
 def test_so_many_subjects():
     """Bones of the training hands: two subjects in turn, one, or everybody another."""
 
@@ -305,8 +326,7 @@ def test_so_many_subjects():
             config(synthetic=dict(sensor=False, forearm=False, subjects=subjects)), "train", 0
         )
         step = jax.jit(lambda loaded: source.expand(loaded)["joints"])  # no depth: compiled sooner
-        joints = np.asarray(step(source.load(np.arange(6))))
-        return np.linalg.norm(joints[:, 11] - joints[:, 12], axis=-1)  # across the wrist
+        return wrists(np.asarray(step(source.load(np.arange(6)))))
 
     np.testing.assert_allclose(np.ptp(lengths(1)), 0.0, atol=1e-3)
     two = lengths(2)
@@ -339,6 +359,23 @@ def test_skinned_hands_are_the_same_hands():
     assert overlap.min() > 0.9 and (one != two).any((1, 2)).all()
     off = [np.median(np.abs(x - y)[m]) for x, y, m in zip(one, two, both, strict=True)]
     assert max(off) < 2.0
+
+
+def test_a_test_subject_keeps_its_hand_for_32_frames(monkeypatch):
+    """Its proportions and, of skinned hands, the mesh that they change."""
+    meshes = HandMesh(*6 * [jnp.arange(15.0).reshape(5, 1, 3)])
+    monkeypatch.setattr("hpe_jax.synthetic.stacked_base_hands", lambda: meshes)
+    monkeypatch.setattr(frame, "posed_vertices", lambda hand, *_: hand.core)
+    monkeypatch.setattr(frame, "rasterise", lambda core, *_: jnp.full((64, 64), core[0, 0]))
+    plain = config(centre="gt", synthetic=dict(sensor=False, forearm=False, hand="skinned"))
+    source = make_source(plain, "test", 0)
+    first_and_last = np.add.outer(32 * np.arange(12), [0, 31])
+    batch = jax.jit(source.expand)(source.load(first_and_last.ravel()))
+    sizes = wrists(np.asarray(batch["joints"])).reshape(12, 2)
+    np.testing.assert_allclose(sizes[:, 0], sizes[:, 1], atol=1e-3)
+    assert len(np.unique(sizes[:, 0].round(3))) == 12
+    shown = np.asarray(batch["depth"])[:, 0, 0].reshape(12, 2)
+    assert (shown[:, 0] == shown[:, 1]).all() and len(np.unique(shown)) > 1
 
 
 def test_skinned_hands_without_a_forearm_end_at_the_wrist():

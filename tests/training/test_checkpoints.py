@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,13 @@ import numpy as np
 import optax
 import pytest
 import toy
+from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from hpe_jax.errors import InputError, TrainingError
 from hpe_jax.settings import to_json
 from hpe_jax.training import checkpoints as reading
-from hpe_jax.training.checkpoints import Checkpoints, load_model
+from hpe_jax.training.checkpoints import Checkpoints, any_in, count_parameters, load_model
 from hpe_jax.training.state import init_state, warm_start
 from hpe_jax.training.step import make_mesh, replicated
 
@@ -55,6 +57,21 @@ def test_round_trip_keeps_the_latest(tmp_path):
         variables["params"]["out"]["kernel"], states[8]["ema"]["out"]["kernel"]
     )
     assert set(variables) == {"params", "batch_stats"}
+    assert count_parameters(variables) == 64 * 42 + 42
+    with ThreadPoolExecutor() as threads:  # Only the main one may handle signals.
+        assert threads.submit(load_model, tmp_path).result()[0].to_dict() == config.to_dict()
+
+
+def test_an_unfinished_checkpoint_is_none_and_goes(tmp_path):
+    """It has another name until it is whole, which it keeps in a killed run's directory."""
+    assert not any_in(tmp_path / "absent")
+    (tmp_path / "1.orbax-checkpoint-tmp").mkdir()
+    assert not any_in(tmp_path)
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        assert checkpoints.latest is None
+        checkpoints.save(make_state(), info(2, toy.make_config()))
+    assert any_in(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
 
 
 def test_maps_are_read_as_in_the_last_test(tmp_path):
@@ -108,6 +125,21 @@ def test_refuses_another_experiment(tmp_path):
         smaller["params"]["out"]["kernel"] = smaller["params"]["out"]["kernel"][:3]
         with pytest.raises(InputError, match=r"params/out/kernel is \(64, 42\) there, \(3, 42\)"):
             checkpoints.restore(smaller, toy.make_config(), "synthetic-nyu")
+
+
+def test_where_data_lie_and_how_often_to_look_may_change(tmp_path):
+    config = toy.make_config()
+    places = ("root", "centre_file", "centre_model", "skip_unreadable", "stand_in")
+    config.data = ConfigDict(dict.fromkeys(places, "here"))
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        checkpoints.save(make_state(), info(4, config))
+        config.data.update(dict.fromkeys(places, "there"))
+        for name in (
+            *("steps", "epochs", "epoch_examples", "log_every", "eval_every", "eval_batch"),
+            *("test_frames", "checkpoint_every", "keep_checkpoints"),
+        ):
+            config[name] += 1
+        assert checkpoints.restore(make_state(), config, "synthetic-nyu") is not None
 
 
 def test_directory_without_a_checkpoint_is_named(tmp_path):

@@ -11,10 +11,12 @@ import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpe_jax.camera import xyz_to_uvd
 from hpe_jax.errors import InputError
 from hpe_jax.metrics.protocols import PROTOCOLS
+from hpe_jax.training import results
 from hpe_jax.training.evaluation import PICTURES, Evaluation, Evaluator, Measurer, constant_pose
-from hpe_jax.training.results import score
+from hpe_jax.training.results import score, write_results
 from hpe_jax.training.step import make_mesh
 
 METHOD = toy.make_method()
@@ -83,8 +85,32 @@ def test_the_recorded_data_set_is_split_by_subject():
     n = PROTOCOLS["nyu"].frames
     true = np.zeros((n, toy.JOINTS, 3)) + [0, 0, 600.0]
     pred = true + np.where(np.arange(n) < 2440, 3.0, 9.0)[:, None, None] * [1, 0, 0]
-    evaluation = Evaluation(pred, true, np.ones(true.shape[:2], bool), true[:, 0], {})
+    valid = np.ones(true.shape[:2], bool)
+    valid[5, 3], true[5, 3] = False, np.nan  # Not labelled, so not scored.
     source = dataclasses.replace(toy.make_source("test", n), name="nyu")
-    parts = score(evaluation, source)["parts"]
+    parts = score(Evaluation(pred, true, valid, true[:, 0], {}), source)["parts"]
     assert parts["subject_1"]["mean_error_mm"] == pytest.approx(3)
     assert parts["subject_2"]["mean_error_mm"] == pytest.approx(9)
+
+
+def test_without_depth_x_and_y_are_scored_alone():
+    true = np.random.default_rng(0).normal(0, 60, (8, toy.JOINTS, 3)) + [0, 0, 600]
+    valid = np.ones(true.shape[:2], bool)
+    flat = Evaluation(true + [3, 4, 500], true, valid, true[:, 0], {}, flat=True)
+    assert score(flat, toy.make_source("test", 8))["mean_error_xy_mm"] == pytest.approx(5)
+
+
+def test_files_hold_the_predictions_in_pixels(tmp_path, monkeypatch):
+    """And the truth if every joint is labelled: an earlier test's would not be of these frames."""
+    monkeypatch.setattr(results, "write_report", lambda *_, **__: None)  # Its pictures take long.
+    source = toy.make_source("test", 8)
+    true = np.random.default_rng(0).normal(0, 60, (8, toy.JOINTS, 3)) + [0, 0, 600]
+    pred, valid = true + [10, 20, 30], np.ones(true.shape[:2], bool)
+    evaluation = Evaluation(pred, true, valid, true[:, 0], {})
+    write_results(tmp_path, evaluation, source, [], {})
+    for name, joints in (("predictions", pred), ("groundtruth", true)):
+        found = np.loadtxt(tmp_path / f"{name}.txt").reshape(joints.shape)
+        np.testing.assert_allclose(found, xyz_to_uvd(joints, source.camera), atol=1e-3)
+    valid[2, 5] = False
+    write_results(tmp_path, evaluation, source, [], {})
+    assert not (tmp_path / "groundtruth.txt").exists()

@@ -69,11 +69,18 @@ def test_adamw_decays_what_has_no_gradient():
     np.testing.assert_allclose(found, START * (1 - 0.01 * 0.3) ** 2, rtol=1e-6)
 
 
-def test_muon_turns_kernels_orthogonally_and_biases_like_adam():
+def test_adamw_without_decay_is_adam():
+    rate = optax.constant_schedule(0.01)
+    rules = (make_optimizer(config(name=name, b1=0.5), rate) for name in ("adamw", "adam"))
+    np.testing.assert_allclose(*(run(rule, GRADIENTS, START) for rule in rules), atol=1e-6)
+
+
+def test_muon_turns_kernels_orthogonally_and_all_else_like_adam():
     rng = np.random.default_rng(1)
-    start = {"kernel": jnp.zeros((3, 3, 4, 6)), "bias": jnp.asarray(START)}
+    dense = jnp.asarray(GRADIENTS)
+    start = {"kernel": jnp.zeros((3, 3, 4, 6)), "dense": 0 * dense, "bias": jnp.asarray(START)}
     kernel = jnp.asarray(rng.normal(size=(3, 3, 4, 6)), jnp.float32)
-    gradient = {"kernel": kernel, "bias": jnp.asarray(GRADIENTS[0])}
+    gradient = {"kernel": kernel, "dense": dense, "bias": dense[0]}
     rule = make_optimizer(config(name="muon", adam_share=0.2), optax.constant_schedule(0.1))
     updates, _ = rule.update(gradient, rule.init(start), start)
     matrix = np.asarray(updates["kernel"]).reshape(36, 6)
@@ -82,20 +89,33 @@ def test_muon_turns_kernels_orthogonally_and_biases_like_adam():
     expected_u, _, expected_v = np.linalg.svd(kernel.reshape(36, 6), full_matrices=False)
     np.testing.assert_allclose(u @ v, -expected_u @ expected_v, atol=1e-4)
     adam = optax.adam(0.02, nesterov=True)
-    expected, _ = adam.update(gradient["bias"], adam.init(start["bias"]))
-    np.testing.assert_allclose(updates["bias"], expected, atol=1e-6)
+    expected, _ = adam.update(gradient, adam.init(start))
+    for name in ("dense", "bias"):
+        np.testing.assert_allclose(updates[name], expected[name], atol=1e-6)
 
 
-def test_clipping_bounds_the_norm():
-    big = GRADIENTS[:1] * 100
-    rule = make_optimizer(config(name="rmsprop", clip_norm=1.0), optax.constant_schedule(1.0))
-    clipped = big[0] / np.linalg.norm(big[0])
-    expected = make_optimizer(config(name="rmsprop"), optax.constant_schedule(1.0))
-    np.testing.assert_allclose(run(rule, big, START), run(expected, [clipped], START), atol=1e-5)
+def test_adam_s_share_of_muon_follows_the_schedule():
+    schedule = make_schedule(config(schedule="cosine", lr=0.1), 6, 8, 49)
+    rule = make_optimizer(config(name="muon", adam_share=0.2), schedule)
+    adam = optax.adam(lambda count: 0.2 * schedule(count), nesterov=True)
+    gradients = [{"bias": jnp.asarray(g)} for g in GRADIENTS]
+    found = run(rule, gradients, {"bias": jnp.asarray(START)})["bias"]
+    np.testing.assert_allclose(found, run(adam, GRADIENTS, START), atol=1e-6)
+
+
+def test_clipping_bounds_the_norm_and_then_each_value():
+    # Two updates: RMSprop sees by how much a gradient was scaled only beside another one.
+    big, small = 100 * GRADIENTS[0], 0.1 * GRADIENTS[1]
+    clipped, rate = big / np.linalg.norm(big), optax.constant_schedule(1.0)
+    plain = make_optimizer(config(name="rmsprop"), rate)
+    for value, first in ((0.0, clipped), (0.3, clipped.clip(-0.3, 0.3))):
+        rule = make_optimizer(config(name="rmsprop", clip_norm=1.0, clip_value=value), rate)
+        expected = run(plain, [first, small], START)
+        np.testing.assert_allclose(run(rule, [big, small], START), expected, atol=1e-5)
 
 
 def test_frozen_parameters_do_not_count_towards_the_clipped_norm():
-    # Two updates: RMSprop sees by how much a gradient was scaled only beside another one.
+    # Two updates, as above.
     gradients = [{"still": size * GRADIENTS[0], "moves": 0.1 * GRADIENTS[1]} for size in (100, 0)]
     rule = config(name="rmsprop", clip_norm=1.0), optax.constant_schedule(0.01)
     some = make_optimizer(*rule, {"still": True, "moves": False})
@@ -134,6 +154,7 @@ def test_schedules(changes, values):
         ),
         ({"name": "sgd"}, "name='sgd' is unknown"),
         ({"name": "rmsprop", "weight_decay": 0.1}, "for adam and adamw"),
+        ({"name": "muon", "weight_decay": 0.1}, "for adam and adamw, not muon"),
         ({"schedule": "onecycle", "warmup": 10}, "warmup=10: the one-cycle schedule rises by"),
     ],
 )
