@@ -34,7 +34,8 @@ Numbers = Sequence[float | np.floating]
 
 
 class CameraSpec(NamedTuple):
-    """A data set's camera: intrinsics in pixels, the size of its images, the hand they show."""
+    """A data set's camera: intrinsics in pixels, the size of its images, whether they show left
+    hands."""
 
     fx: float
     fy: float
@@ -42,7 +43,7 @@ class CameraSpec(NamedTuple):
     cy: float
     width: int
     height: int
-    hand: str = "right"
+    left: bool = False
 
     @property
     def intrinsics(self) -> np.ndarray:
@@ -52,7 +53,8 @@ class CameraSpec(NamedTuple):
 
 # The constants with which the field's published tables were computed (`metrics.protocols`).
 NYU = CameraSpec(588.03, 587.07, 320.0, 240.0, 640, 480)
-ICVL = CameraSpec(240.99, 240.96, 160.0, 120.0, 320, 240, "left")  # as its labels bend
+# Left hands: the fingers of its labels bend to the other side of the palm.
+ICVL = CameraSpec(240.99, 240.96, 160.0, 120.0, 320, 240, left=True)
 MSRA = CameraSpec(241.42, 241.42, 160.0, 120.0, 320, 240)
 CAMERAS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA}
 
@@ -101,7 +103,7 @@ def flip_y(xyz: Float[ArrayLike, "... 3"] | Numbers) -> Float[ArrayLike, "... 3"
 
 
 def mirror_x(xyz: Float[ArrayLike, "... 3"] | Numbers) -> Float[ArrayLike, "... 3"]:
-    """Reflect in the plane x = 0: a left hand becomes a right one."""
+    """Reflect in the plane x = 0: a left hand becomes a right one, and back."""
     xp, xyz = _arrays(xyz)
     return xyz * xp.asarray([-1.0, 1.0, 1.0], xyz.dtype)
 

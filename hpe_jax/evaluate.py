@@ -20,15 +20,15 @@ from absl import flags
 from hpe_jax.command import run_command
 from hpe_jax.errors import InputError
 
-FAR_MM = 1e9
-"""Nothing that a camera sees is as far away."""
-
 if TYPE_CHECKING:
     import numpy as np
 
     from hpe_jax.camera_flag import Camera
     from hpe_jax.metrics.files import Format, JointFile
     from hpe_jax.metrics.protocols import Protocol
+
+FAR_MM = 1e9
+"""Nothing that a camera sees is as far away."""
 
 
 def define_flags() -> flags.FlagValues:
@@ -107,8 +107,9 @@ def evaluate(
     camera = camera or protocol.camera
     true = protocols.to_xyz(truth.values, camera, truth_form)
     pred = protocols.to_xyz(predictions.values, camera, form)
-    if not (np.abs(pred) < FAR_MM).all():
-        raise InputError(f"{predictions.path}: its numbers are too large to be scored")
+    for file, joints in ((truth, true), (predictions, pred)):
+        if not (np.abs(joints) < FAR_MM).all():
+            raise InputError(f"{file.path}: its numbers are too large to be scored")
     parts = protocol.slices(len(true))
     result = {
         "dataset": protocol.name,

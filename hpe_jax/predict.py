@@ -218,7 +218,7 @@ def _run(given: flags.FlagValues) -> None:
     if given.centres and given.centre_model:
         raise InputError("--centres and --centre_model: expected one of them")
     frames, out = list_frames(given.input), Path(given.out)
-    if frames[0].resolve().parent == (out / PICTURES).resolve():
+    if frames[0].parent.resolve() == (out / PICTURES).resolve():
         raise InputError(f"--input={given.input}: pictures of --out={out} would replace it")
     centres = None
     if given.centres:
@@ -305,7 +305,11 @@ def make_flags() -> flags.FlagValues:
         "depth_unit", 1.0, "mm for one count of a 16-bit PNG or .npy", None, None, values
     )
     flags.DEFINE_enum(
-        "hand", "right", HANDS, "which hand; auto tries both on the first 100 frames", values
+        "hand",
+        "right",
+        HANDS,
+        "which hand frames show (ICVL's: left); auto tries both on the first 100 frames",
+        values,
     )
     flags.DEFINE_integer(
         "passes", 1, "2 predicts again about the mean of the joints found first", 1, 2, values

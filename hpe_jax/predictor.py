@@ -63,7 +63,7 @@ class Predictor:
             ):
                 if given not in known:
                     raise InputError(f"{key}={given!r}: expected one of {', '.join(known)}")
-            self._hand = CAMERAS[self.skeleton_name].hand
+            self._left = CAMERAS[self.skeleton_name].left
             if config.data.get("target", "joints") == "centre":
                 self.skeleton_name = "centre"
             self.skeleton = SKELETONS[self.skeleton_name]
@@ -157,7 +157,7 @@ class Predictor:
         if centre is None:
             return None
         located = np.asarray(centre, np.float32)
-        image, seen_by, mirrored = depth, camera, hand != self._hand
+        image, seen_by, mirrored = depth, camera, (hand == "left") != self._left
         if mirrored:
             image, seen_by = depth[:, ::-1], np.asarray(mirror_camera(camera, depth.shape[1]))
             centre = np.asarray(mirror_x(centre))

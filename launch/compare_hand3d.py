@@ -26,6 +26,7 @@ from jaxtyping import Float
 
 from hpe_jax.command import one_line_errors
 from hpe_jax.errors import InputError
+from hpe_jax.process import use_cache
 from launch.compare_methods import median_seconds, read_result
 
 CONFIG = "configs/hand3d_nyu.py"
@@ -49,6 +50,7 @@ def main() -> int:
     bad = [word for word in overrides if not word.startswith("--config.")]
     if bad:
         parser.error(f"unexpected {bad[0]!r}")
+    use_cache()
     compare(Path(args.out), args.size, overrides)
     return 0
 

@@ -103,9 +103,10 @@ def load_config(name: str, examples: int, overrides: list[str]) -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         config = module.get_config(variant).lock()
+    except ValueError as error:
+        raise InputError(str(error)) from None
     except Exception as error:  # A config file is Python: it may raise anything.
-        known = isinstance(error, ValueError)
-        raise InputError(str(error) if known else f"{path}: no config ({error})") from None
+        raise InputError(f"{path}: no config ({error})") from None
     for word in overrides:
         key, _, text = word.removeprefix("--config.").partition("=")
         try:

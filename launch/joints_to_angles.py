@@ -88,7 +88,7 @@ def read_frames(
     used = parse_camera(camera.split(","), negative_fy=True) if camera else protocol.camera
     joints = to_xyz(values, used, form)
     joints = np.where((joints[..., 2:] > 0), joints, np.nan)
-    if CAMERAS[dataset].hand == "left":
+    if CAMERAS[dataset].left:
         joints = mirror_x(joints)
     skeleton = "nyu36" if joints.shape[1] == 36 else dataset
     return joints.astype(np.float32), skeleton, protocol.slices(len(joints)) or whole
@@ -219,8 +219,7 @@ def main() -> int:
         # Slices of slices, so that messages still count the file's frames.
         kept = {k: range(len(joints))[v][: args.limit] for k, v in parts.items()}
         parts = {k: slice(v.start, v.stop) for k, v in kept.items()}
-    if Path(args.out).is_file():
-        raise InputError(f"--out={args.out}: a file, expected a folder")
+    Path(args.out).mkdir(parents=True, exist_ok=True)  # refused before the work, not after it
     try:
         summary = convert(joints, skeleton, parts, args.solver, Path(args.out), args.axes)
     except InputError as error:

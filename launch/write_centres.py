@@ -61,7 +61,7 @@ def main() -> int:
         kind = "detected" if model.whole else "refined"
         which = f"synthetic_{split}" if source.synthetic else split
         path = Path(args.out or args.workdir) / f"center_{which}_{kind}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)  # refused before the work, not after it
         centres = find(model, source)
         invalid = int(np.isnan(centres[:, 0]).sum())
         if invalid == len(centres):

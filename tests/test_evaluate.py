@@ -198,13 +198,20 @@ def test_bad_input_gives_one_line_and_2(data, capsys, spoil, flags, message):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("depth", [0, -500])
-def test_ground_truth_behind_the_camera_is_refused(data, capsys, depth):
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [
+        (0, "gt.txt: frame 7 has a joint that is not in front of"),
+        (-500, "gt.txt: frame 7 has a joint that is not in front of"),
+        (1e200, "gt.txt: its numbers are too large"),
+    ],
+)
+def test_ground_truth_where_no_camera_sees_is_refused(data, capsys, depth, message):
     values = to_uvd(data["true"], PROTOCOLS["icvl"].camera)
     values[7, 3, 2] = depth
     write_joints(data["dir"] / "gt.txt", values)
     assert _run(data) == 2
-    assert "gt.txt: frame 7 has a joint that is not in front of" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_file_given_twice_is_refused(data, capsys):

@@ -101,7 +101,7 @@ def test_real_tracked_poses(shared_data, tmp_path, monkeypatch):
         ("1 2 3\n", "bad.txt, line 1: 3 numbers, expected 63 numbers (21 joints x uvd)"),
         (
             "1\n" + "1 2 3 " * 21 + "\n",
-            "expected at least one with all 21 joints",  # none is in front of the camera
+            "bad.txt: 1 frames of joints: expected at least one with all 21 joints",
         ),
         ("a.png " + "x " * 63 + "\n", "bad.txt, line 1: column 2 is 'x', expected a number"),
         ("nan " * 63 + "\n", "expected at least one with all 21 joints"),
@@ -116,7 +116,7 @@ def test_bad_files_are_named(content, message, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out" / "angles.npz").exists()
 
 
-def test_a_bad_joint_of_msra_s_own_files_is_missing(joints, tmp_path, monkeypatch, capsys):
+def test_a_bad_joint_of_msra_s_own_files_is_missing(joints, tmp_path, monkeypatch, capsys, caplog):
     rows = (joints * [1, -1, -1]).reshape(FRAMES, -1).astype(str).tolist()
     rows[3][:3] = ["nan"] * 3
     text = "".join(" ".join(row) + "\n" for row in [[str(FRAMES)], *rows])
@@ -124,9 +124,10 @@ def test_a_bad_joint_of_msra_s_own_files_is_missing(joints, tmp_path, monkeypatc
     assert run(monkeypatch, tmp_path / "joint.txt", tmp_path / "out") == 0
     said = capsys.readouterr()
     assert "hand: 23 of 24 frames solved" in said.out and "frame 3: no wrist" in said.err
+    assert "1 of 24 frames have a joint that is not a number or not in front" in caplog.text
     (tmp_path / "file").touch()
     assert run(monkeypatch, tmp_path / "joint.txt", tmp_path / "file") == 2
-    assert f"--out={tmp_path / 'file'}: a file, expected a folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'}: File exists" in capsys.readouterr().err
 
 
 def test_numbers_of_the_other_format_are_pointed_out(tmp_path, capsys):

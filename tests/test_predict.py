@@ -114,7 +114,8 @@ def recording(tmp_path):
 def writer(tmp_path):
     writer = Writer(tmp_path, skeletons.NYU)
     writer.open()
-    return writer
+    yield writer
+    writer.close({})
 
 
 def lines_of(out):
@@ -192,7 +193,7 @@ def test_left_hand_is_the_mirror_image(predictor):
 
 def test_a_data_set_of_left_hands(predictor, variables, monkeypatch):
     """Its models are shown left hands as they are, and right ones mirrored."""
-    monkeypatch.setitem(CAMERAS, "nyu", NYU._replace(hand="left"))
+    monkeypatch.setitem(CAMERAS, "nyu", NYU._replace(left=True))
     other, (frame, _) = Predictor(make_config(), variables), draw()
     for hand, same in (("left", "right"), ("right", "left")):
         found, expected = (p(frame, CAMERA, hand=h) for p, h in ((other, hand), (predictor, same)))

@@ -20,7 +20,9 @@ def read_variables(path: Path, *names: str) -> list[Float[np.ndarray, "..."]]:
 
     expected = " and ".join(names)
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected a MATLAB file with {expected}")
+        raise InputError(
+            f"{path}: unreadable, expected a MATLAB file with {expected} (no such file)"
+        )
     try:
         content = loadmat(path, variable_names=names)
         arrays = [content[name] for name in names]

@@ -74,7 +74,8 @@ class HandPose(NamedTuple):
 
 class HandPoints(NamedTuple):
     """Pivots in the palm frame or the camera: `fingers` (5, 4, 3) mcp/pip/dip/tip of little …
-    index and cmc/mcp/ip/tip of the thumb; `palm_axes` (3, 3) rows x, y, n; `origin` (3,)."""
+    index and cmc/mcp/ip/tip of the thumb; `palm_axes` (3, 3) rows x, y, n; `origin` (3,).
+    Those of a left hand are all mirrored."""
 
     fingers: Float[Array, "5 4 3"]
     palm_axes: Float[Array, "3 3"]

@@ -161,7 +161,7 @@ def map_joints(
     """Joints of one skeleton in the order of another, matched by name.
 
     Names say which part of the hand, not which millimetre: NYU's `little_pip` lies 6 mm beyond
-    the pivot that MSRA15 calls so.
+    the pivot that MSRA15 calls so, and ICVL's tips are the middles of last bones.
 
     Args:
       joints: in the order of the skeleton `source`.

@@ -5,7 +5,8 @@ BigHand, FreiHAND), but for slips of the labels. Everything else - knuckles in t
 the axes they bend about, where labels sit on bones, and the lengths of bones whose ends are not
 labelled - is what fits all frames best in the sense of least squares, together with their poses (a
 block-arrow system: the poses are eliminated, the hand's normal equations remain). What the labels
-do not tell stays at an adult hand of the right size. Millimetres.
+do not tell stays at an adult hand of the right size; of ICVL, whose labels are middles of bones,
+lengths stay near it. Millimetres.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ ROUNDS = 30
 # How far a hand may be from the template before it costs as much as a millimetre at one label
 # of one frame: knuckles and labels (mm), axes (radians), lengths (mm). What is fixed may not move.
 _BASE, _AXES, _LENGTH, _LABEL, _FIXED = 15.0, 0.3, 15.0, 10.0, 1e-4
-# Lengths and labels of a hand whose labels are the middles of bones (ICVL): two bones that they
+# The same (mm) for a hand whose labels are the middles of bones (ICVL): two bones that they
 # hardly tell apart would else lie anywhere along the finger.
 _MIDDLES = 0.3
 # Slips of the labels are not measured: bones this many times longer or shorter than their median,

@@ -27,7 +27,7 @@ TEST_FRAMES = 2048
 
 
 def make_source(config: Any, split: str, seed: int, *, test_poses: str = "") -> Source:
-    """Synthetic hands seen through a data set's camera and skeleton.
+    """Synthetic hands, right or left as a data set's, seen through its camera and skeleton.
 
     Args:
       config: the `data` section of an experiment; see `configs/v2v_nyu.py`.

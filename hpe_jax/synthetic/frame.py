@@ -37,7 +37,7 @@ class FrameSpec:
       seed: with `test` and the frame's number it decides everything.
       test: frames of the fixed test split, from subjects with shorter or longer hands
         than any in training.
-      dataset: whose camera and skeleton ("nyu", "icvl", "msra").
+      dataset: whose camera, hand and skeleton ("nyu", "icvl", "msra").
       patch, extent_mm: size of the patch in pixels and the least it covers at the hand.
       cube_mm: edge of the hand's cube.
       centre: "com" (the localiser on the rendered depth; where that holds no reading at all, as
@@ -93,8 +93,7 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
     pose, local, _ = sample_hand(k[0], shape, VIEWS[spec.dataset], spec.bank, thumbs)
     points = place(local, pose)
     seen_by = cameras.CAMERAS[spec.dataset]
-    left = seen_by.hand == "left"
-    if left:
+    if seen_by.left:  # The kinematic hand is a right one.
         points = HandPoints(*map(cameras.mirror_x, points))
     joints = labels(points, shape, spec.dataset)
     middle = joints.mean(0)
@@ -122,7 +121,7 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
         hand = jax.tree.map(lambda x: x[number], spec.hands)
         shown = forearm_mm if spec.forearm else jnp.zeros(())
         vertices = posed_vertices(hand, shape, pose, shown)
-        if left:
+        if seen_by.left:
             vertices = cameras.mirror_x(vertices)
         depth = rasterise(vertices, hand.faces, corner, camera, size)
     if spec.whole:

@@ -149,7 +149,7 @@ def test_list_frames(tmp_path):
     assert [p.name for p in list_frames(tmp_path)] == ["a.npy", "b.png", "c.PNG"]
     assert list_frames(tmp_path / "b.png") == [tmp_path / "b.png"]
     (tmp_path / "takes").mkdir()
-    names = ["1.png", "take2_09.npy", "take2_9.png", "take2_10.png", "take10_1.png", "take.png"]
+    names = ["1.png", "take2_09.png", "take2_9.png", "take2_10.png", "take10_1.png", "take.png"]
     for name in reversed(names):
         (tmp_path / "takes" / name).touch()
     assert [p.name for p in list_frames(tmp_path / "takes")] == names

@@ -243,7 +243,7 @@ def published(folder, dataset):
 @pytest.mark.parametrize("dataset", ["nyu", "icvl", "msra"])
 def test_hands_and_labels_are_as_in_the_data_set(dataset, shared_data):
     """ICVL's hands are left ones, and its labels the middles of bones."""
-    right = 1 if cameras.CAMERAS[dataset].hand == "right" else -1
+    right = -1 if cameras.CAMERAS[dataset].left else 1
     real, ratios = anatomy(published(shared_data, dataset), dataset)
     own, own_ratios = anatomy(frames(range(64), split="test", dataset=dataset)["joints"], dataset)
     assert (right * real).mean() > 0.3 and (right * own).mean() > 0.3
