@@ -19,12 +19,9 @@ def read_variables(path: Path, *names: str) -> list[Float[np.ndarray, "..."]]:
     from scipy.io import loadmat
 
     expected = " and ".join(names)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: unreadable, expected a MATLAB file with {expected} (no such file)"
-        )
     try:
-        content = loadmat(path, variable_names=names)
+        with path.open("rb") as file:
+            content = loadmat(file, variable_names=names)
         arrays = [content[name] for name in names]
     except KeyError as error:
         raise InputError(

@@ -109,7 +109,7 @@ class History:
                     row = json.loads(line)
                     kept = row["step"] <= step
                 except (json.JSONDecodeError, KeyError, TypeError):
-                    break  # The process was killed while writing this, its last, line.
+                    continue  # The process was killed while writing this line.
                 if kept:
                     self.rows.append(row)
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in self.rows))

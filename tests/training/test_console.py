@@ -19,7 +19,7 @@ from hpe_jax.training.console import Board, History, Log, Stop, warnings_heard
 def test_history_forgets_what_a_resumed_run_repeats(tmp_path, torn):
     path = tmp_path / "history.jsonl"
     rows = [{"step": s, "loss": 1.0 / s} for s in (10, 20, 30)]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows) + torn)
+    path.write_text("\n".join([json.dumps(rows[0]), torn, *map(json.dumps, rows[1:]), torn]))
     history = History(path, 20)
     history.add({"step": 30, "loss": 0.5})
     assert [json.loads(x) for x in path.read_text().splitlines()] == history.rows
