@@ -67,7 +67,7 @@ def stage(name: str, quick: bool, subjects: int) -> ConfigDict:
     config.optimizer.name = "adam"
     config.optimizer.lr = 1e-4
     if quick:
-        quicken(config, STEPS[name], hands="usual")  # as in hand3d_nyu.py
+        quicken(config, STEPS[name])
         config.batch = 8
         if name != "pose":
             config.optimizer.lr = 0.01  # at 0.03 the tanh of refined distances saturates
