@@ -41,9 +41,14 @@ def doubt(camera: Sequence[float], pixels: tuple[int, int]) -> str | None:
     """What is odd about fx, fy, cx, cy for frames of (height, width), if anything."""
     (fx, fy, cx, cy), (height, width) = camera, pixels
     centred = width / 4 < cx < 3 * width / 4 and height / 4 < cy < 3 * height / 4
+    numbers = ",".join(f"{c:g}" for c in camera)
+    if abs(cx / height - 0.5) < 0.05 > abs(cy / width - 0.5) and abs(cx / width - 0.5) > 0.1:
+        return (
+            f"--camera={numbers} fits frames of {height} x {width} pixels, but these have "
+            f"{width} x {height}: were they turned?"
+        )
     if centred and width / 4 < min(fx, fy) and max(fx, fy) < 1.25 * min(fx, fy):
         return None
-    numbers = ",".join(f"{c:g}" for c in camera)
     return (
         f"--camera={numbers} is odd for {width} x {height} pixels, is it fx,fy,cx,cy in pixels of "
         "these frames?"

@@ -104,8 +104,11 @@ def in_stages(stages: dict[str, ConfigDict]) -> ConfigDict:
 
 
 def quicken(config: ConfigDict, steps: int) -> None:
-    """Change an experiment so that it trains in `steps` small updates of synthetic hands, wide ones:
-    real proportions differ more than those of our test subjects, and real thumbs bend otherwise."""
+    """Change an experiment so that it trains in `steps` small updates of synthetic hands.
+
+    Wide ones: real proportions differ more than those of our test subjects, real thumbs bend
+    otherwise.
+    """
     config.data.patch = 128  # pixels every 5 mm are enough for voxels of 8 mm
     config.data.synthetic.proportions = config.data.synthetic.thumbs = "wide"
     # The papers' rates take days; Adam needs twice Muon's examples.

@@ -125,8 +125,8 @@ class Predictor:
           `centre`, given or found, is no point in front of the frame.
 
         Raises:
-          InputError: another shape, a camera without positive focal lengths, another `hand`, or a
-            hand so near or far that `depth` is not in millimetres.
+          InputError: another shape, a camera without positive focal lengths, another `hand`, no
+            pass, or a hand so near or far that `depth` is not in millimetres.
         """
         begun = time.perf_counter()
         depth, camera = np.asarray(depth, np.float32), np.asarray(camera, np.float32)
@@ -141,6 +141,8 @@ class Predictor:
             )
         if centre is not None and np.shape(centre) != (3,):
             raise InputError(f"centre {np.shape(centre)}: expected (3,), x, y, z in mm")
+        if passes < 1:
+            raise InputError(f"passes={passes}: expected 1 or 2")
         if hand not in ("right", "left"):
             raise InputError(f"hand={hand!r}: expected right or left")
         depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0)
@@ -153,7 +155,7 @@ class Predictor:
         if centre is None:
             # In the frame as recorded: every k-th pixel of its mirror image would be others, and
             # of two equally near things one hand could then be given this, one that.
-            centre = find_hand(depth, camera, self.cube_mm)
+            centre = find_hand(depth, camera)
         if centre is None:
             return None
         located = np.asarray(centre, np.float32)

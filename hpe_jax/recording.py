@@ -194,16 +194,16 @@ class HandChoice:
             self.decide()
 
     def decide(self) -> None:
-        """Take the hand whose joints fit the depth better, unless that was done."""
-        if len(self.hands) == 1:
-            return
-        for hand in self.hands:
-            shares = [p.inside for _, found in self._waiting if (p := found[hand]) is not None]
-            self.shares[hand] = _mean(shares) or 0.0
-        self.hands = (max(self.hands, key=lambda hand: self.shares[hand]),)
-        for name, found in self._waiting:
+        """Take the hand whose joints fit the depth better, unless that was done, and write."""
+        if len(self.hands) > 1:
+            for hand in self.hands:
+                shares = [p.inside for _, found in self._waiting if (p := found[hand]) is not None]
+                self.shares[hand] = _mean(shares) or 0.0
+            self.hands = (max(self.hands, key=lambda hand: self.shares[hand]),)
+        while self._waiting:  # Some may be left from a call that Ctrl-C ended.
+            name, found = self._waiting[0]
             self._writer.add(name, found[self.hands[0]])
-        self._waiting.clear()
+            del self._waiting[0]
 
 
 def _median(values: list[float]) -> float | None:

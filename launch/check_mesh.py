@@ -259,7 +259,7 @@ def real_frames(data: Path, rows: int) -> list[list[np.ndarray]]:
         if mirror:
             camera = cameras.mirror_camera(camera, depth.shape[1])
             depth = np.ascontiguousarray(depth[:, ::-1])
-        centre = find_hand(depth, camera, 250.0)
+        centre = find_hand(depth, camera)
         if centre is None:
             return np.zeros((CELL, CELL, 3), np.uint8)
         corner, size = window(centre, camera)

@@ -19,6 +19,7 @@ from hpe_jax import command as command_module
 from hpe_jax import methods, predict, progress
 from hpe_jax import recording as recording_module
 from hpe_jax.camera import CAMERAS, NYU, mirror_camera, mirror_x, xyz_to_uvd
+from hpe_jax.camera_flag import doubt
 from hpe_jax.datasets import depth_io
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.depth_io import read_depth
@@ -62,7 +63,7 @@ def make_toy(config, skeleton):
 @pytest.fixture(scope="module")
 def variables():
     frame, joints = draw()
-    centre = find_hand(frame, CAMERA, 250.0)
+    centre = find_hand(frame, CAMERA)
     return {"params": {"offsets": jnp.asarray(joints - centre, jnp.float32)}}
 
 
@@ -140,7 +141,7 @@ def test_right_hand(predictor):
     # The toy knows the hand from another place; the localiser samples every fourth pixel.
     np.testing.assert_allclose(found.joints, joints, atol=5)
     assert found.inside == 1.0 and found.latency_ms > 0
-    np.testing.assert_allclose(found.centre, find_hand(frame, CAMERA, 250.0), atol=1e-3)
+    np.testing.assert_allclose(found.centre, find_hand(frame, CAMERA), atol=1e-3)
     assert predictor(np.zeros_like(frame), CAMERA) is None
 
 
@@ -202,7 +203,7 @@ def test_a_data_set_of_left_hands(predictor, variables, monkeypatch):
 
 def test_given_centre_and_second_pass(predictor):
     frame, joints = draw()
-    start = find_hand(frame, CAMERA, 250.0) + np.array([5, -5, 5], np.float32)
+    start = find_hand(frame, CAMERA) + np.array([5, -5, 5], np.float32)
     one = predictor(frame, CAMERA, centre=start)
     np.testing.assert_allclose(one.centre, start)
     two = predictor(frame, CAMERA, centre=start, passes=2)
@@ -351,6 +352,24 @@ def test_auto_counts_frames_with_a_hand_and_judges_where_it_was_located(
     choice.add("1.png", {"right": right, "left": left})
     assert choice.hands == ("right",) and choice.shares == {"right": 0.9, "left": 0.5}
     assert [line["joints_mm"] is None for line in lines_of(tmp_path)] == [True, False]
+
+
+def test_ctrl_c_while_the_first_frames_are_written_loses_none(writer, tmp_path, monkeypatch):
+    choice = HandChoice(writer, ("right", "left"))
+    for number in range(4):
+        choice.add(f"{number}.png", {"right": None, "left": None})
+    add = writer.add
+
+    def interrupted(name, found):
+        if name == "2.png":
+            raise KeyboardInterrupt
+        add(name, found)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(writer, "add", interrupted)
+        choice.decide()
+    choice.decide()
+    assert [line["frame"] for line in lines_of(tmp_path)] == [f"{n}.png" for n in range(4)]
 
 
 def test_centre_file(toy, workdir, recording, tmp_path, capsys):
@@ -558,6 +577,13 @@ def test_an_odd_camera_is_told(toy, workdir, recording, tmp_path, capsys, camera
     assert ("is odd for 640 x 480 pixels" in capsys.readouterr().out) == odd
 
 
+def test_a_camera_of_turned_frames_is_told():
+    told = doubt((588, 587, 240, 320), (480, 640))
+    assert told and "fits frames of 480 x 640 pixels, but these have 640 x 480" in told
+    assert doubt((475, 475, 240, 320), (640, 480)) is None
+    assert doubt((500, 500, 250, 250), (500, 500)) is None
+
+
 def test_a_centre_that_is_no_point_of_the_frame_shows_no_hand(predictor):
     frame, joints = draw()
     for centre in ([0, 0, 0], [np.nan, 0, 700], [0, 0, -700], [5000, 0, 700]):
@@ -574,6 +600,7 @@ def test_arguments_that_cannot_be_meant_are_refused(predictor):
         ((frame[:0], CAMERA), {}, r"depth \(0, 640\)"),
         ((frame, CAMERA * [1, -1, 1, 1]), {}, "camera .*: expected .* fx and fy positive"),
         ((frame, CAMERA * [np.nan, 1, 1, 1]), {}, "camera .nan, .*: expected fx, fy, cx, cy"),
+        ((frame, CAMERA), {"passes": 0}, "passes=0: expected 1 or 2"),
         ((frame, CAMERA), {"centre": (0, 0)}, r"centre \(2,\): expected \(3,\)"),
         ((frame / 1000, CAMERA), {}, "expected 50 to 10000; depth must be in mm, is it in metres"),
         ((frame / 20, CAMERA), {}, "expected 50 to 10000; depth must be in mm$"),

@@ -82,7 +82,7 @@ def whole_frame(
 
 
 def find_hand(
-    depth: Float[np.ndarray, "H W"], camera: Float[np.ndarray, "4"], cube_mm: float
+    depth: Float[np.ndarray, "H W"], camera: Float[np.ndarray, "4"]
 ) -> Float[np.ndarray, "3"] | None:
     """The hand's centre of mass (mm) in a whole frame, or None if there is no hand.
 
@@ -92,9 +92,7 @@ def find_hand(
     small = whole_frame(depth, np.zeros(3), camera)
     # On the CPU: reader threads must not queue behind the training step of an accelerator.
     # Explicit transfers: the training loop forbids the implicit ones.
-    arguments = jax.device_put(
-        (small["depth"], small["corner"], small["camera"], np.float32(cube_mm)), _host()
-    )
+    arguments = jax.device_put((small["depth"], small["corner"], small["camera"]), _host())
     centre = np.asarray(jax.device_get(_localise(*arguments)), np.float32)
     return centre if np.isfinite(centre).all() and centre[2] > 0 else None
 

@@ -150,11 +150,13 @@ def _check_centres(path: Path, centres: Float[np.ndarray, "N 3"], recording: Rec
         return float(np.median(distance)) if len(distance) else 0.0
 
     away, cube = apart(centres), float(np.median(recording.cube))
-    if not away > cube:
+    flipped = apart(flip_y(centres))
+    # Hands in the middle of the picture are near with either sign.
+    if not (away > cube or (away > cube / 5 and flipped < away / 2)):
         return
     up = "up" if recording.centres_y_up else "down"
     reason = f"expected mm in camera space, y {up} as published for {recording.name}"
-    if apart(flip_y(centres)) < cube:
+    if flipped < cube:
         reason += "; they fit with the other sign of y"
     elif apart(1000.0 * centres) < cube:
         reason += "; they fit if they are metres"
@@ -210,7 +212,7 @@ class _Examples:
             def from_depth(i: int, depth: np.ndarray) -> np.ndarray:
                 # Found once; two threads that both look find the same.
                 if np.isnan(found[i]).any():
-                    centre = find_hand(depth, self.camera, float(self.recording.cube[i]))
+                    centre = find_hand(depth, self.camera)
                     if centre is None:
                         raise InputError(f"{self.frames[i]}: no hand found in this frame")
                     found[i] = centre

@@ -14,7 +14,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from hpe_jax.camera import depth_to_points
 
 ITERATIONS = 4  # of the palm's cube; more slide along the arm
-# All in edges of the hand's cube: the cubes that look for the nearest part and for the palm,
+HAND_MM = 250.0  # edge of a cube that holds a hand, whatever cube a network looks at
+# All in edges of that cube: the cubes that look for the nearest part and for the palm,
 # the shell about the palm in which only an arm can be, and how far from the palm an arm begins
 # to count less and where it does not count at all.
 START = 0.8
@@ -97,7 +98,6 @@ def localise(
     depth: Float[Array, "H W"],
     corner: Float[Array, "2"],
     camera: Float[Array, "4"],
-    cube_mm: float | Array,
 ) -> Float[Array, "3"]:
     """Centre (mm) of the hand nearest to the camera.
 
@@ -111,7 +111,6 @@ def localise(
       depth: (H, W) mm, 0 = no reading.
       corner: pixel of the image's first pixel.
       camera: fx, fy, cx, cy.
-      cube_mm: edge of the hand's cube.
     Returns:
       (3,) mm; (0, 0, 0) when the image holds no reading.
     """
@@ -119,18 +118,18 @@ def localise(
     row, column = nearest_surface(depth)
     tip = points[row, column]
     flat, valid = points.reshape(-1, 3), depth.reshape(-1) > 0.0
-    away = jnp.abs(flat - tip).max(-1) / (0.5 * START * cube_mm)
+    away = jnp.abs(flat - tip).max(-1) / (0.5 * START * HAND_MM)
     start = _mean(flat, valid * jnp.maximum(1.0 - away, 0.0), tip)
-    palm = centre_of_mass(flat, valid.astype(flat.dtype), start, PALM * cube_mm)
+    palm = centre_of_mass(flat, valid.astype(flat.dtype), start, PALM * HAND_MM)
     offset = flat - palm
     far = jnp.linalg.norm(offset, axis=-1)
-    beyond = valid & (far > ARM[0] * cube_mm) & (far < ARM[1] * cube_mm)
+    beyond = valid & (far > ARM[0] * HAND_MM) & (far < ARM[1] * HAND_MM)
     arm = (offset * beyond[:, None]).sum(0)
     arm = arm / jnp.maximum(jnp.linalg.norm(arm), 1e-6)
     # The tips of long fingers reach the shell too, but they are small.
     surface = (jnp.square(flat[:, 2]) * beyond).sum() / (camera[0] * camera[1])
-    certain = jnp.minimum(surface / (ARM_AREA * cube_mm**2), 1.0)
-    along = (offset @ arm) / cube_mm
+    certain = jnp.minimum(surface / (ARM_AREA * HAND_MM**2), 1.0)
+    along = (offset @ arm) / HAND_MM
     on_the_arm = jnp.clip((along - WRIST[0]) / (WRIST[1] - WRIST[0]), 0.0, 1.0)
-    centre = centre_of_mass(flat, valid * (1.0 - certain * on_the_arm), palm, cube_mm, 3)
+    centre = centre_of_mass(flat, valid * (1.0 - certain * on_the_arm), palm, HAND_MM, 3)
     return jnp.where(valid.any(), centre, 0.0)

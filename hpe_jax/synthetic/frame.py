@@ -132,9 +132,8 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
     if spec.centre == "com":
         # Whole frames are searched coarsely too (`datasets.patches.find_hand`).
         every = 1 if spec.whole else max(1, spec.patch // 64)
-        found = localise(
-            depth[::every, ::every], corner / every, cameras.decimate(camera, every), spec.cube_mm
-        )
+        coarse = cameras.decimate(camera, every)
+        found = localise(depth[::every, ::every], corner / every, coarse)
     elif spec.centre == "gt":
         found = middle
     elif spec.centre == "file" and spec.centres is not None:

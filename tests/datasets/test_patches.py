@@ -71,7 +71,7 @@ def test_empty_cube_and_outside_frame():
 def test_find_hand_on_a_ball():
     v, u = np.mgrid[:480, :640]
     frame = np.where((u - 400) ** 2 + (v - 200) ** 2 < 60**2, 700.0, 0.0).astype(np.float32)
-    centre = find_hand(frame, CAMERA, 250.0)
+    centre = find_hand(frame, CAMERA)
     expected = [(400 - 320) * 700 / 588.03, (200 - 240) * 700 / 587.07, 700]
     assert centre == pytest.approx(expected, abs=15)
-    assert find_hand(np.zeros((480, 640), np.float32), CAMERA, 250.0) is None
+    assert find_hand(np.zeros((480, 640), np.float32), CAMERA) is None

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from hpe_jax import datasets
 from hpe_jax.camera import NYU
-from hpe_jax.datasets import recorded
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.datasets.recorded import Recording, recorded_source
 from hpe_jax.errors import InputError
@@ -88,16 +87,10 @@ def test_frames_of_another_size_than_the_camera_s_are_refused():
         load(recording(read=lambda i: np.full((240, 320), 700, np.float32)))
 
 
-def test_every_frame_s_hand_is_looked_for_with_its_own_cube(monkeypatch):
-    asked = []
-
-    def find(depth, camera, cube_mm):
-        asked.append(cube_mm)
-        return np.array([0, 0, 710], np.float32)
-
-    monkeypatch.setattr(recorded, "find_hand", find)
-    load(recording(cube=np.array([250, 200, 180], np.float32)))
-    assert sorted(asked) == [180, 200, 250]
+def test_hands_are_looked_for_alike_whatever_their_cubes():
+    """As `predict` does, which knows no subjects."""
+    small, large = (load(recording(cube=np.full(3, c, np.float32))) for c in (180, 300))
+    np.testing.assert_array_equal(small["centre"], large["centre"])
 
 
 @pytest.mark.parametrize("factor", [0.001, 0.1, [1, -1, 1]])
@@ -132,6 +125,21 @@ def test_centre_files_of_other_hands_are_refused(tmp_path, factor, hint, y_up):
         expected = f"c.txt: its centres lie .* mm from the labelled hands .*, y {sign} .*{hint}"
         with pytest.raises(InputError, match=expected):
             recorded_source(data, "train", 0, given)
+
+
+@pytest.mark.parametrize("x", [0, 50])
+def test_centres_near_the_middle_of_the_picture_have_a_sign_of_y_too(tmp_path, x):
+    """Mirrored ones lie within the cube, but not where any detector would put them."""
+    joints = np.full((FRAMES, JOINTS, 3), [0, 40, 720], np.float32)
+    for y, refused in ((50, False), (-50, True)):
+        write_centres(tmp_path / "c.txt", np.array([[x, y, 710]] * FRAMES))
+        data = config(centre="file", centre_file=str(tmp_path / "c.txt"))
+        given = recording(joints=joints, centres_y_up=False)
+        if refused and not x:
+            with pytest.raises(InputError, match="91 mm .*they fit with the other sign of y"):
+                recorded_source(data, "train", 0, given)
+        else:
+            assert recorded_source(data, "train", 0, given).size == FRAMES
 
 
 def test_a_resumed_run_can_tell_that_labels_have_changed():

@@ -15,9 +15,9 @@ nearest_surface, localise = jax.jit(nearest_surface), jax.jit(localise)
 CAMERA = jnp.array([300.0, 300.0, 80.0, 60.0])
 
 
-def hands(centre, patch):
+def hands(centre, patch, cube_mm=250.0):
     config = ConfigDict(
-        dict(dataset="nyu", centre=centre, cube_mm=250.0, patch=patch, extent_mm=340.0,
+        dict(dataset="nyu", centre=centre, cube_mm=cube_mm, patch=patch, extent_mm=340.0,
              centre_jitter_mm=0.0, synthetic=dict(sensor=True, forearm=True))
     )  # fmt: skip
     source = make_source(config, "train", 3)
@@ -73,13 +73,13 @@ def test_background_does_not_matter():
     hand = jnp.zeros((120, 160)).at[40:80, 60:90].set(600.0)
     scene = jnp.where(hand > 0, hand, 1500.0)
     zero = jnp.zeros(2)
-    a, b = localise(hand, zero, CAMERA, 250.0), localise(scene, zero, CAMERA, 250.0)
+    a, b = localise(hand, zero, CAMERA), localise(scene, zero, CAMERA)
     np.testing.assert_allclose(a, b, atol=1e-2)
     np.testing.assert_allclose(a, [(74.5 - 80) * 2, (59.5 - 60) * 2, 600], atol=1.0)
 
 
 def test_empty_image():
-    assert localise(jnp.zeros((30, 30)), jnp.zeros(2), CAMERA, 250.0).tolist() == [0, 0, 0]
+    assert localise(jnp.zeros((30, 30)), jnp.zeros(2), CAMERA).tolist() == [0, 0, 0]
 
 
 def test_it_finds_synthetic_hands_and_not_their_arms():
@@ -88,14 +88,19 @@ def test_it_finds_synthetic_hands_and_not_their_arms():
     assert np.median(off) < 30 and (off > 100).mean() < 0.08
 
 
+def test_hands_are_as_large_whatever_cube_a_network_looks_at():
+    usual, large = (np.asarray(hands("com", 64, cube)["centre"]) for cube in (250.0, 300.0))
+    np.testing.assert_array_equal(usual, large)
+
+
 def test_another_sampling_of_the_same_frame_hardly_moves_the_centre():
     batch = hands("gt", 128)
-    find = jax.jit(jax.vmap(localise, in_axes=(0, 0, 0, None)))
+    find = jax.jit(jax.vmap(localise))
 
     def on_every_second(first):
         camera = batch["camera"] / 2
         corner = (batch["corner"] + first) / 2
-        return find(batch["depth"][:, first::2, first::2], corner, camera, 250.0)
+        return find(batch["depth"][:, first::2, first::2], corner, camera)
 
     moved = np.linalg.norm(np.asarray(on_every_second(0) - on_every_second(1)), axis=-1)
     assert np.median(moved) < 4 and (moved > 20).mean() < 0.05
