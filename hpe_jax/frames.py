@@ -86,15 +86,16 @@ def content_hash(*parts: bytes | str | Path) -> str:
 
 
 def centre_only(source: Source) -> Source:
-    """The same examples with one joint: the hand's centre, the mean of its valid joints."""
+    """The same examples with one joint: the hand's centre, the mean of its valid joints, itself
+    valid where any of them is."""
 
     def expand(loaded: dict[str, Any]) -> Batch:
         batch = source.expand(loaded)
         valid = batch["joint_valid"][..., None]
         joints = jnp.where(valid, batch["joints"], 0.0)  # NaN, perhaps, where there is none
         middle = joints.sum(1) / jnp.maximum(valid.sum(1), 1)
-        one = jnp.ones((len(middle), 1), bool)
-        return batch | {"joints": middle[:, None], "joint_valid": one}
+        some = batch["joint_valid"].any(1, keepdims=True)
+        return batch | {"joints": middle[:, None], "joint_valid": some}
 
     return dataclasses.replace(source, expand=expand, skeleton="centre")
 

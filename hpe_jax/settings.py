@@ -42,9 +42,11 @@ def from_json(tree: dict[str, Any]) -> ConfigDict:
 def differences(
     there: dict[str, Any], here: dict[str, Any], free: Collection[str] = ()
 ) -> list[str]:
-    """The first few keys, but the free ones, that differ, as text."""
+    """The first few keys, but the free ones, that differ, as text; names, which decide what else
+    there is, come first."""
     a, b = flatten(there, "."), flatten(here, ".")
-    keys = [k for k in sorted(a | b) if k not in free and a.get(k) != b.get(k)]
+    ordered = sorted(a | b, key=lambda k: (not k.endswith(".name"), k))
+    keys = [k for k in ordered if k not in free and a.get(k) != b.get(k)]
     return [f"{k} is {_shown(a, k)} there, {_shown(b, k)} here" for k in keys[:3]]
 
 

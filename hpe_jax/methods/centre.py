@@ -164,9 +164,11 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         )
         wanted = (true - centre) / (batch["cube"] / 2)[:, None]
         # The distance, not its square: hands whose rough centre is far off must not rule.
-        value = jnp.mean(jnp.sqrt(jnp.sum((offset - wanted) ** 2, -1) + 1e-6))
+        valid = batch["joint_valid"].astype(jnp.float32)
+        distance = jnp.sqrt(jnp.sum((offset - wanted) ** 2, -1) + 1e-6)
+        value = jnp.sum(valid[:, 0] * distance) / jnp.maximum(valid.sum(), 1.0)
         found = estimate(jax.lax.stop_gradient(offset), batch, centre)
-        error_mm = mean_error(found, batch["joints"], jnp.ones(found.shape[:2]))
+        error_mm = mean_error(found, batch["joints"], valid)
         return value, ({"loss": value, "error_mm": error_mm}, dict(state))
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B 1 3"]:

@@ -148,14 +148,7 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
       InputError: `workdir` holds no checkpoint, one that this library did not write, a damaged one,
         or the `config.json` of another experiment.
     """
-    directory = Path(workdir).absolute() / "checkpoints"
-    if not directory.is_dir():
-        stages = sorted(path.parent.name for path in Path(workdir).glob("*/checkpoints"))
-        expected = f"one of {', '.join(stages)} in it" if stages else "the --workdir of a run"
-        raise InputError(f"{workdir}: no checkpoints/ in it, expected {expected}")
-    with _without_interrupts(), ocp.training.Checkpointer(directory) as orbax:
-        if orbax.latest is None:
-            raise InputError(f"{directory}: holds no whole checkpoint")
+    with _opened(workdir) as (orbax, directory):
         step = orbax.latest.step
         shapes, info = _metadata(orbax, directory, step)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -177,6 +170,31 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
                 + ", ".join(differing)
             )
     return from_json(config), eval_variables(state)
+
+
+def progress_of(workdir: str | Path) -> tuple[int, int]:
+    """Step of a run's latest checkpoint, and how many the run was to have.
+
+    Raises:
+      InputError: as `load_model`.
+    """
+    with _opened(workdir) as (orbax, directory):
+        _, info = _metadata(orbax, directory, orbax.latest.step)
+    return info["step"], info.get("steps", info["step"])
+
+
+@contextlib.contextmanager
+def _opened(workdir: str | Path) -> Iterator[tuple[Any, Path]]:
+    """The reader of a run that has a checkpoint, and its folder."""
+    directory = Path(workdir).absolute() / "checkpoints"
+    if not directory.is_dir():
+        stages = sorted(path.parent.name for path in Path(workdir).glob("*/checkpoints"))
+        expected = f"one of {', '.join(stages)} in it" if stages else "the --workdir of a run"
+        raise InputError(f"{workdir}: no checkpoints/ in it, expected {expected}")
+    with _without_interrupts(), ocp.training.Checkpointer(directory) as orbax:
+        if orbax.latest is None:
+            raise InputError(f"{directory}: holds no whole checkpoint")
+        yield orbax, directory
 
 
 @contextlib.contextmanager

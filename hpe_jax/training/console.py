@@ -130,6 +130,9 @@ class Board:
 
     They are written by a thread. When it dies (a full disk) the run is warned once and goes on
     without: it would wait for ever for a dead thread to take what it gives.
+
+    Attributes:
+      start: step at which the run resumes; what a killed one wrote of later ones does not count.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -138,6 +141,7 @@ class Board:
         self._thread: threading.Thread | None = None
         self._dead = False
         self._reason = ""
+        self.start = 0
 
     def __enter__(self) -> Board:
         self._hook, threading.excepthook = threading.excepthook, self._on_thread_error
@@ -163,13 +167,12 @@ class Board:
             log.warning("%s: cannot be written any more%s", self._directory, self._reason)
         return not self._dead
 
-    def _at(self, step: int) -> SummaryWriter:
+    def _events(self) -> SummaryWriter:
         if self._writer is None:
-            # What a killed run wrote from here on no longer counts. The long queue leaves time
-            # to notice that nobody empties it.
+            # The long queue leaves time to notice that nobody empties it.
             with naming(self._directory):
                 self._writer = SummaryWriter(
-                    str(self._directory), purge_step=step, max_queue=10_000
+                    str(self._directory), purge_step=self.start + 1, max_queue=10_000
                 )
             events = self._writer.file_writer.event_writer
             self._thread = events._worker
@@ -181,12 +184,12 @@ class Board:
         """One curve for each number."""
         for name, value in values.items():
             if isinstance(value, (int, float)) and self._alive():
-                self._at(step).add_scalar(f"{group}/{name}", value, step)
+                self._events().add_scalar(f"{group}/{name}", value, step)
 
-    def picture(self, step: int, image: UInt8[np.ndarray, "H W 3"], name: str) -> None:
-        """An RGB picture."""
-        if self._alive():
-            self._at(step).add_image(name, image, step, dataformats="HWC")
+    def picture(self, step: int, image: UInt8[np.ndarray, "H W 3"] | None, name: str) -> None:
+        """An RGB picture, if there is one."""
+        if image is not None and self._alive():
+            self._events().add_image(name, image, step, dataformats="HWC")
 
 
 class Stop:
@@ -194,7 +197,8 @@ class Stop:
 
     Until `saved` is called, a signal only raises the flag `requested`, for the loop to save
     and `leave`; from then on everything is on disk, and a signal, even one that came during that
-    save, ends the process: SIGTERM with status 0, SIGINT (Ctrl-C) by KeyboardInterrupt.
+    save, ends the process: SIGTERM with status 0, SIGINT (Ctrl-C) by KeyboardInterrupt. After
+    `resumed` signals wait for a save once more.
     """
 
     def __init__(self) -> None:
@@ -216,6 +220,10 @@ class Stop:
         self._saved = True
         if self.requested:
             self._end()
+
+    def resumed(self) -> None:
+        """From here on something would be lost."""
+        self._saved = False
 
     def leave(self) -> None:
         """After the save that a signal asked for: returns, but for Ctrl-C."""

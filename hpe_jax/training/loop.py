@@ -23,10 +23,16 @@ from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.base import Method, Variables
-from hpe_jax.settings import to_json
+from hpe_jax.settings import differences, to_json
 from hpe_jax.training import optimizers
 from hpe_jax.training import step as steps_
-from hpe_jax.training.checkpoints import Checkpoints, any_in, count_parameters, load_model
+from hpe_jax.training.checkpoints import (
+    Checkpoints,
+    any_in,
+    count_parameters,
+    load_model,
+    progress_of,
+)
 from hpe_jax.training.checks import check_config, check_resumed
 from hpe_jax.training.console import Board, History, Log, Stop, warnings_heard
 from hpe_jax.training.evaluation import Evaluator, Measurer
@@ -113,7 +119,8 @@ def train(
         start, before, window = 0, 0.0, Window()
         if restored is not None:
             state, info = restored
-            start, before = info["step"], info.get("train_seconds", 0.0)
+            start = board.start = info["step"]
+            before = info.get("train_seconds", 0.0)
             window = Window(**info.get("window", {}))
             train_source.skipped.update(info.get("frames_skipped", ()))
             check_resumed(workdir, info, config, train_source, steps, epoch)
@@ -121,8 +128,9 @@ def train(
         recorded = workdir / "config.json"
         if start < steps or not recorded.is_file() or recorded.read_text() != text:
             # Figures of a shorter run, or of another test, are not this one's.
-            for name in ("metrics.json", "predictions.txt", "groundtruth.txt"):
-                (workdir / name).unlink(missing_ok=True)
+            names = ("metrics.json", "predictions.txt", "groundtruth.txt", "report/*.png")
+            for path in [path for name in names for path in workdir.glob(name)]:
+                path.unlink()
         write_atomic(recorded, text)
         history = History(workdir / "history.jsonl", start)
         log.line(
@@ -130,6 +138,16 @@ def train(
             f"{train_source.name} ({device_name()}): "
             + (f"resuming at step {start:,} of {steps:,}" if start else f"{steps:,} steps")
         )
+        if restored is not None and start == steps:
+            there, here = (
+                {"data": tree.get("data", {})} for tree in (info["config"], to_json(config))
+            )
+            for text in differences(there, here):
+                log.line(f"the test looks at other data than training did: {text}")
+        if config.init_from and restored is None:
+            earlier = earlier_run(config, workdir)
+            step, of = progress_of(earlier)
+            log.line(f"began from {earlier}, step {step:,} of {of:,}")
         size = {"batch": config.eval_batch or config.batch, "frames": config.test_frames}
         tester = (Measurer if method.measure else Evaluator)(method, test_source, mesh, **size)
 
@@ -140,6 +158,7 @@ def train(
                 optimizer,
                 accumulate=config.optimizer.accumulate,
                 ema=config.optimizer.ema,
+                frozen=frozen,
                 keep_rest=keep_rest,
             ),
             mesh,
@@ -169,6 +188,13 @@ def train(
             return bool(config.eval_every) and done % config.eval_every == 0 and done < steps
 
         def look(done: int) -> None:
+            """Test what has been saved: signals need not wait for it."""
+            stop.saved()
+            with clock.paused():
+                test(done)
+            stop.resumed()
+
+        def test(done: int) -> None:
             if isinstance(tester, Measurer):
                 board.scalars(done, tester(eval_variables(state), log.status), "test")
                 return
@@ -204,8 +230,8 @@ def train(
             logs = done % config.log_every == 0 or done == steps
             stopping = stop.requested  # Read once: the signal may come between two lines.
             evaluates = due(done) and not stopping  # A resumed run makes up for it.
-            saves = done % config.checkpoint_every == 0 or done == steps or stopping
-            if logs or saves or evaluates:
+            saves = evaluates or stopping or done == steps or done % config.checkpoint_every == 0
+            if logs or saves:
                 # Nothing is saved before its loss, and every loss before it, is known.
                 window.add(step, pending, checkpoints.latest)
                 pending = None
@@ -259,10 +285,22 @@ def initial_variables(
     variables = method.init(key)
     if not config.init_from or any_in(workdir / "checkpoints"):
         return variables
-    # "../NAME" is the run beside this one, such as an earlier stage.
-    beside = config.init_from.startswith("../")
-    _, earlier = load_model(workdir.parent / config.init_from[3:] if beside else config.init_from)
-    return warm_start(variables, earlier, config.init_pattern)
+    return warm_start(variables, load_model(earlier_run(config, workdir))[1], config.init_pattern)
+
+
+def earlier_run(config: ConfigDict, workdir: Path) -> Path:
+    """The run that `config.init_from` names: "../NAME" is one beside this, as an earlier stage.
+
+    Raises:
+      InputError: a stage that is not finished.
+    """
+    if not config.init_from.startswith("../"):
+        return Path(config.init_from)
+    path = workdir.absolute().parent / config.init_from[3:]
+    step, steps = progress_of(path)
+    if step < steps:
+        raise InputError(f"{path}: stopped at step {step} of {steps}, expected a finished stage")
+    return path
 
 
 def in_words(metrics: dict[str, Any], labelled: bool) -> Iterator[str]:

@@ -60,6 +60,9 @@ def make_schedule(config: ConfigDict, steps: int, batch: int, epoch: int) -> opt
         )
     if not warmup:
         return schedule
+    if config.schedule == "step":  # Its drops stay at the epochs that they are said to be at.
+        ramp = optax.linear_schedule(0.0, 1.0, warmup)
+        return lambda count: ramp(count) * schedule(count)
     return optax.join_schedules([optax.linear_schedule(0.0, lr, warmup), schedule], [warmup])
 
 
@@ -119,13 +122,13 @@ def make_optimizer(
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.clip_value:
         clip = optax.chain(clip, optax.clip(config.clip_value))
+    still = optax.identity() if frozen is None else optax.masked(optax.set_to_zero(), frozen)
+    if frozen is not None:
+        clip = optax.chain(still, clip)
     if config.weight_decay and config.name == "adam":
         penalty = optax.add_decayed_weights(config.weight_decay, mask=_penalised)
-        clip = optax.chain(penalty, clip)
-    if frozen is None:
-        return optax.chain(clip, rule)
-    still = optax.masked(optax.set_to_zero(), frozen)
-    return optax.chain(still, clip, rule, still)
+        clip = optax.chain(penalty, clip)  # Before `still`: it does not know what is frozen.
+    return optax.chain(clip, rule) if frozen is None else optax.chain(clip, rule, still)
 
 
 def update_ema(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:

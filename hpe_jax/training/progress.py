@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -51,7 +53,8 @@ class Window:
 
 
 class Clock:
-    """Time spent, rate and time to go; compilation counts as spent but not for the rate."""
+    """Time spent, rate and time to go, of updates: compilation and tests count as spent, but not
+    for these."""
 
     def __init__(self, batch: int, steps: int, start: int) -> None:
         self._batch, self._steps, self._start = batch, steps, start
@@ -60,6 +63,13 @@ class Clock:
     def begin(self) -> None:
         """The first update starts now."""
         self._begun = time.monotonic()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """No updates meanwhile."""
+        before = time.monotonic()
+        yield
+        self._begun += time.monotonic() - before
 
     def seconds(self) -> float:
         """Since this object was made."""

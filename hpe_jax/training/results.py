@@ -56,9 +56,11 @@ def score(evaluation: Evaluation, source: Source) -> dict[str, Any]:
     return result
 
 
-def skeleton_grid(evaluation: Evaluation, source: Source) -> UInt8[np.ndarray, "H W 3"]:
-    """Predicted beside true skeletons on the frames kept for pictures (RGB)."""
+def skeleton_grid(evaluation: Evaluation, source: Source) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Predicted beside true skeletons on the frames kept for pictures (RGB), if any is labelled."""
     e = evaluation
+    if not e.valid[e.pictures["index"]].any():
+        return None
     return skeletons(
         e.pred,
         e.true,

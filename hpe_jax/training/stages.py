@@ -13,9 +13,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from hpe_jax.errors import InputError
-from hpe_jax.settings import read_json, to_json
+from hpe_jax.settings import differences, read_json, to_json
 from hpe_jax.training import loop
 from hpe_jax.training.checkpoints import any_in
+
+INDIFFERENT = (
+    *("log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_batch"),
+    "data.root",
+)
+"""Keys that may change between the stages of a run."""
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
@@ -53,8 +59,13 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
 
 
 def finished(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    """The metrics of a stage that was trained and tested with just this config."""
+    """The metrics of a stage that was trained and tested with this config, or one that differs in
+    what decides no figure, such as where the same frames lie."""
     made = workdir / "config.json", workdir / "metrics.json"
-    if not all(path.is_file() for path in made) or read_json(made[0]) != to_json(config):
+    if not all(path.is_file() for path in made):
+        return None
+    there, here = read_json(made[0]), to_json(config)
+    rendered = [tree["data"]["root"] == "" for tree in (there, here)]
+    if rendered[0] != rendered[1] or differences(there, here, INDIFFERENT):
         return None
     return read_json(made[1])

@@ -59,6 +59,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     ema: float = 0.0,
+    frozen: Any = None,
     keep_rest: Any = None,
 ) -> Callable[[State, Data, Array], tuple[State, Metrics]]:
     """The pure function `(state, data, key) -> (state, metrics)`.
@@ -68,8 +69,9 @@ def make_train_step(
 
     With `accumulate` > 1 the batch passes in that many equal parts, and the mean of their
     gradients equals the whole batch's gradient of a loss that averages over examples (batch
-    normalisation sees the parts). `keep_rest` is a tree of bools like `state["rest"]`, True
-    for statistics that stay frozen.
+    normalisation sees the parts). `frozen` and `keep_rest` are trees of bools like
+    `state["params"]` and `state["rest"]`, True for parameters that have no gradient, so that no
+    step spends time on it, and for statistics that stay as they are.
     """
 
     def part(state: State, data: Data, key: Array) -> tuple[Variables, Variables, Metrics]:
@@ -80,6 +82,9 @@ def make_train_step(
         batch = {**batch, "joints": jnp.where(known, batch["joints"], centre)}
 
         def loss_of(params: Any) -> tuple[Array, tuple[Metrics, Variables]]:
+            if frozen is not None:
+                still = jax.lax.stop_gradient
+                params = jax.tree.map(lambda p, held: still(p) if held else p, params, frozen)
             return method.loss({**train_variables(state), "params": params}, batch, key)
 
         (loss, (metrics, rest)), gradient = jax.value_and_grad(loss_of, has_aux=True)(

@@ -120,17 +120,17 @@ def test_dropout_is_for_training_only():
 
 def test_centre_only_takes_the_mean_of_the_valid_joints():
     batch = {
-        "joints": jnp.arange(24.0).reshape(2, 4, 3).at[0, 3].set(jnp.nan),
-        "joint_valid": jnp.array([[1, 1, 0, 0], [1, 1, 1, 1]], bool),
+        "joints": jnp.arange(36.0).reshape(3, 4, 3).at[0, 3].set(jnp.nan),
+        "joint_valid": jnp.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], bool),
     }
     source = Source(
-        "x", "train", 2, "com", "nyu", np.ones(4), load=lambda i: {}, expand=lambda loaded: batch
+        "x", "train", 3, "com", "nyu", np.ones(4), load=lambda i: {}, expand=lambda loaded: batch
     )
     small = centre_only(source)
     assert small.skeleton == "centre" and small.skipped is source.skipped
     out = small.expand({})
-    np.testing.assert_allclose(out["joints"][:, 0], [[1.5, 2.5, 3.5], [16.5, 17.5, 18.5]])
-    assert out["joint_valid"].shape == (2, 1)
+    np.testing.assert_allclose(out["joints"][:2, 0], [[1.5, 2.5, 3.5], [16.5, 17.5, 18.5]])
+    assert out["joint_valid"].tolist() == [[True], [True], [False]]
 
 
 def test_a_refined_source_moves_the_centres_only():

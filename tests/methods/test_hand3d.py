@@ -278,6 +278,20 @@ def test_stages_follow_one_another(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="pose: holds a run without stages"):
         stages.run(config, tmp_path / "pose")
     assert stamps() == before
+    # What decides no figure may change, such as where the same frames lie.
+    config.stages.refine.log_every += 1
+    assert stages.run(config, tmp_path) == metrics
+    assert stamps() == before
+    written = tmp_path / "refine" / "config.json"
+    text = written.read_text()
+    written.write_text(text.replace('"root": ""', '"root": "there"'))
+    with pytest.raises(InputError, match="refine: not finished"):
+        stages.run(config, tmp_path)
+    config.stages.refine.data.root = "here"
+    assert stages.run(config, tmp_path) == metrics
+    config.stages.refine.data.root = ""
+    written.write_text(text)
+    before = stamps()
     # A stage with other settings is not taken for done, and what began from it neither.
     config.stages.pose.steps = 3
     with pytest.raises(InputError, match="pose: not finished.*end_to_end began from it"):

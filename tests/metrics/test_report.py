@@ -92,6 +92,12 @@ def test_without_frames_there_is_no_grid(tmp_path, run):
     assert not (folder / "skeletons.png").exists()
 
 
+def test_without_labels_on_the_kept_frames_there_is_no_grid(tmp_path, run):
+    run["valid"][run["frames"]["index"]] = False
+    folder = report.write_report(tmp_path, **run)
+    assert sorted(p.name for p in folder.iterdir()) == [p for p in PICTURES if "skel" not in p]
+
+
 def test_invalid_joints_are_neither_scored_nor_drawn(tmp_path, run):
     run["valid"][:, 3] = False
     run["valid"][run["frames"]["index"][0]] = False

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboardX import SummaryWriter
 
 from hpe_jax.errors import InputError, one_line
 from hpe_jax.training.console import Board, History, Log, Stop, warnings_heard
@@ -62,6 +63,27 @@ def test_signals_wait_for_what_is_saved(number, end, capfd):
         stop.saved()
         with pytest.raises(end):
             signal.raise_signal(number)
+
+
+def test_signals_wait_again_for_what_is_not_saved():
+    with Stop() as stop:
+        stop.saved()
+        stop.resumed()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+
+
+def test_what_tensorboard_has_of_the_step_of_a_resume_stays(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "hpe_jax.training.console.SummaryWriter",
+        lambda *given, **named: made.append(named["purge_step"]) or SummaryWriter(*given, **named),
+    )
+    with Board(tmp_path) as board:
+        board.start = 20
+        board.scalars(20, {"loss": 1.0}, "test")
+        board.picture(20, None, "nothing")
+    assert made == [21]
 
 
 def test_only_ctrl_c_ends_more_than_the_run():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import signal
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import toy
 
 from hpe_jax.errors import InputError, TrainingError
-from hpe_jax.training import results
+from hpe_jax.training import loop, results
 from hpe_jax.training.checks import check_config, check_resumed
 from hpe_jax.training.loop import number_of_steps, train
 from hpe_jax.training.progress import Clock, Window
@@ -154,9 +156,11 @@ def test_figures_of_a_shorter_run_do_not_outlive_it(tmp_path):
     assert (tmp_path / "metrics.json").stat().st_mtime_ns == before
     poisoned = toy.make_method(poison=0.0)
     config = toy.make_config(steps=8, log_every=2, checkpoint_every=2)
+    assert list((tmp_path / "report").iterdir())
     with pytest.raises(TrainingError, match="loss is nan"):
         train(config, tmp_path, poisoned, toy.make_source(), toy.make_source("test", 8))
     assert not (tmp_path / "metrics.json").exists()
+    assert not list((tmp_path / "report").iterdir())
     again = run(tmp_path, steps=4)
     assert again["mean_error_mm"] == first["mean_error_mm"]
 
@@ -184,6 +188,13 @@ def test_predictions_of_another_test_do_not_outlive_it(tmp_path):
     left = {path.name for path in tmp_path.iterdir()}
     assert not left & {"metrics.json", "predictions.txt", "groundtruth.txt"}
     assert "checkpoints" in left
+
+
+def test_a_test_of_other_data_is_told(tmp_path):
+    run(tmp_path, steps=2)
+    run(tmp_path, steps=2, data__root="elsewhere", eval_batch=4)
+    told = [x for x in (tmp_path / "log.txt").read_text().splitlines() if "other data" in x]
+    assert len(told) == 1 and told[0].endswith("did: data.root is '' there, elsewhere here")
 
 
 def test_frames_that_others_stood_in_for_are_counted(tmp_path):
@@ -265,6 +276,41 @@ def test_a_warm_start_is_for_the_beginning_only(tmp_path):
     with pytest.raises(InputError, match="first: no checkpoints/ in it"):
         run(tmp_path / "third", steps=2, init_from=str(tmp_path / "first"))
     assert not (tmp_path / "third").exists()
+
+
+def test_a_stage_begins_from_a_finished_one(tmp_path, monkeypatch):
+    """Named by where it lies, from the run's own folder too; the log says what it was."""
+    run(tmp_path / "first", steps=4, checkpoint_every=2)
+    (tmp_path / "second").mkdir()
+    monkeypatch.chdir(tmp_path / "second")
+    run(Path(), steps=2, init_from="../first")
+    told = (tmp_path / "second" / "log.txt").read_text()
+    assert f"began from {tmp_path / 'first'}, step 4 of 4" in told
+    shutil.rmtree(tmp_path / "first" / "checkpoints" / "4")
+    with pytest.raises(InputError, match="first: stopped at step 2 of 4, expected a finished"):
+        run(tmp_path / "third", steps=2, init_from="../first")
+    run(tmp_path / "third", steps=2, init_from=str(tmp_path / "first"))
+    assert "step 2 of 4" in (tmp_path / "third" / "log.txt").read_text()
+
+
+def test_a_signal_during_a_test_on_the_way_loses_nothing(tmp_path, monkeypatch):
+    """Nor does it wait for the test, which the resumed run makes up for."""
+    changes = {"steps": 4, "eval_every": 2, "checkpoint_every": 100, "log_every": 100}
+    whole = run(tmp_path / "whole", **changes)
+    score = loop.score
+
+    def interrupted(*given):
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the test went on")
+
+    monkeypatch.setattr(loop, "score", interrupted)
+    with pytest.raises(SystemExit) as error:
+        run(tmp_path / "stopped", **changes)
+    assert error.value.code == 0
+    assert [p.name for p in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["2"]
+    monkeypatch.setattr(loop, "score", score)
+    assert run(tmp_path / "stopped", **changes)["mean_error_mm"] == whole["mean_error_mm"]
+    assert history_of(tmp_path / "stopped") == history_of(tmp_path / "whole")
 
 
 def test_read_ahead_is_in_order_and_passes_errors_on():

@@ -124,6 +124,18 @@ def test_frozen_parameters_do_not_count_towards_the_clipped_norm():
     np.testing.assert_allclose(found["moves"], alone, rtol=1e-5)
 
 
+def test_the_penalty_of_frozen_parameters_does_not_count_either():
+    rule = config(name="adam", clip_norm=1.0, weight_decay=0.1), optax.constant_schedule(0.01)
+    some = make_optimizer(*rule, {"still": True, "moves": False})
+    start = {"still": 100 * np.ones((2, 2), np.float32), "moves": START}
+    # Adam's first steps do not depend on the size of gradients, but for whose size varies.
+    gradients = [{"still": np.ones((2, 2), np.float32), "moves": s * GRADIENTS[0]} for s in (9, 1)]
+    found = run(some, gradients, start)
+    alone = run(make_optimizer(*rule), [g["moves"] for g in gradients], START)
+    np.testing.assert_array_equal(found["still"], start["still"])
+    np.testing.assert_allclose(found["moves"], alone, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "values"),
     [
@@ -135,6 +147,10 @@ def test_frozen_parameters_do_not_count_towards_the_clipped_norm():
         (
             {"schedule": "step", "step_epochs": 5.0, "step_factor": 0.3},
             {29: 0.1, 60: 0.009},
+        ),
+        (
+            {"schedule": "step", "step_epochs": 5.0, "step_factor": 0.3, "warmup": 10},
+            {0: 0.0, 5: 0.05, 29: 0.1, 30: 0.03, 60: 0.009},
         ),
     ],
 )

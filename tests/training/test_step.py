@@ -138,6 +138,18 @@ def test_frozen_names_do_not_change():
     assert np.abs(state["rest"]["batch_stats"]["out"]["mean"]).max() == 0
 
 
+def test_frozen_parameters_have_no_gradient():
+    """Nor a part in its norm."""
+    frozen = {"out": {"kernel": True, "bias": False}}
+    _, whole = one_step()
+    state, metrics = one_step(rate=1.0, frozen=frozen)
+    start = METHOD.init(jax.random.key(0))["params"]["out"]
+    np.testing.assert_array_equal(state["params"]["out"]["kernel"], start["kernel"])
+    moved = np.linalg.norm(state["params"]["out"]["bias"] - start["bias"])
+    np.testing.assert_allclose(metrics["gradient_norm"], moved, rtol=1e-5)
+    assert metrics["gradient_norm"] < whole["gradient_norm"]
+
+
 def test_batch_must_divide():
     mesh = steps.make_mesh()
     steps.check_batch(8 * mesh.size, 4, mesh)
