@@ -201,9 +201,8 @@ class HandChoice:
                 self.shares[hand] = _mean(shares) or 0.0
             self.hands = (max(self.hands, key=lambda hand: self.shares[hand]),)
         while self._waiting:  # Some may be left from a call that Ctrl-C ended.
-            name, found = self._waiting[0]
+            name, found = self._waiting.pop(0)
             self._writer.add(name, found[self.hands[0]])
-            del self._waiting[0]
 
 
 def _median(values: list[float]) -> float | None:

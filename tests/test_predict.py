@@ -361,9 +361,9 @@ def test_ctrl_c_while_the_first_frames_are_written_loses_none(writer, tmp_path, 
     add = writer.add
 
     def interrupted(name, found):
-        if name == "2.png":
-            raise KeyboardInterrupt
         add(name, found)
+        if name == "2.png":  # As it draws the picture.
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(writer, "add", interrupted)

@@ -122,13 +122,14 @@ def make_optimizer(
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.clip_value:
         clip = optax.chain(clip, optax.clip(config.clip_value))
-    still = optax.identity() if frozen is None else optax.masked(optax.set_to_zero(), frozen)
+    parts = [clip, rule]
     if frozen is not None:
-        clip = optax.chain(still, clip)
+        still = optax.masked(optax.set_to_zero(), frozen)
+        parts = [optax.chain(still, clip), rule, still]
     if config.weight_decay and config.name == "adam":
         penalty = optax.add_decayed_weights(config.weight_decay, mask=_penalised)
-        clip = optax.chain(penalty, clip)  # Before `still`: it does not know what is frozen.
-    return optax.chain(clip, rule) if frozen is None else optax.chain(clip, rule, still)
+        parts[0] = optax.chain(penalty, parts[0])  # It does not know what is frozen.
+    return optax.chain(*parts)
 
 
 def update_ema(ema: Any, params: Any, decay: float, step: jax.Array) -> Any:
