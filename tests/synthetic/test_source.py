@@ -282,7 +282,7 @@ def centres(count, split="test", **changes):
 def test_fine_patches_are_searched_where_they_are(monkeypatch):
     """Every second pixel of them, which is another camera's picture of the same place."""
 
-    def middle_of_the_picture(depth, corner, camera, _):
+    def middle_of_the_picture(depth, corner, camera):
         uv = corner + (jnp.array(depth.shape[::-1]) - 1) / 2
         return cameras.uvd_to_xyz(jnp.append(uv, 700.0), camera)
 
