@@ -95,7 +95,7 @@ def train(
 
     # Nothing is written before all of this has been found usable.
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    variables = initial_variables(config, workdir, method, init_key)
+    variables, origin = initial_variables(config, workdir, method, init_key)
     frozen = keep_rest = None
     if config.frozen:
         frozen = matching(variables["params"], config.frozen, "frozen")
@@ -144,10 +144,8 @@ def train(
             )
             for text in differences(there, here):
                 log.line(f"the test looks at other data than training did: {text}")
-        if config.init_from and restored is None:
-            earlier = earlier_run(config, workdir)
-            step, of = progress_of(earlier)
-            log.line(f"began from {earlier}, step {step:,} of {of:,}")
+        if origin:
+            log.line(origin)
         size = {"batch": config.eval_batch or config.batch, "frames": config.test_frames}
         tester = (Measurer if method.measure else Evaluator)(method, test_source, mesh, **size)
 
@@ -280,27 +278,25 @@ def train(
 
 def initial_variables(
     config: ConfigDict, workdir: Path, method: Method, key: PRNGKeyArray
-) -> Variables:
-    """Drawn from the key, or warm-started from an earlier run if `workdir` holds none yet."""
-    variables = method.init(key)
-    if not config.init_from or any_in(workdir / "checkpoints"):
-        return variables
-    return warm_start(variables, load_model(earlier_run(config, workdir))[1], config.init_pattern)
+) -> tuple[Variables, str]:
+    """Drawn from the key, or warm-started from an earlier run if `workdir` holds none yet.
 
-
-def earlier_run(config: ConfigDict, workdir: Path) -> Path:
-    """The run that `config.init_from` names: "../NAME" is one beside this, as an earlier stage.
+    "../NAME" in `config.init_from` is the run beside this one, an earlier stage. The text says from
+    what it was warm-started, if so.
 
     Raises:
-      InputError: a stage that is not finished.
+      InputError: an earlier stage is not finished, or as `load_model` and `warm_start`.
     """
-    if not config.init_from.startswith("../"):
-        return Path(config.init_from)
-    path = workdir.absolute().parent / config.init_from[3:]
+    variables = method.init(key)
+    if not config.init_from or any_in(workdir / "checkpoints"):
+        return variables, ""
+    stage = config.init_from.startswith("../")
+    path = workdir.absolute().parent / config.init_from[3:] if stage else Path(config.init_from)
     step, steps = progress_of(path)
-    if step < steps:
+    if stage and step < steps:
         raise InputError(f"{path}: stopped at step {step} of {steps}, expected a finished stage")
-    return path
+    variables = warm_start(variables, load_model(path)[1], config.init_pattern)
+    return variables, f"began from {path}, step {step:,} of {steps:,}"
 
 
 def in_words(metrics: dict[str, Any], labelled: bool) -> Iterator[str]:
