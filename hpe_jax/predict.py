@@ -10,9 +10,10 @@ joints are mirrored back. `--hand=auto` predicts the first frames (100 that show
 both ways, takes, for the whole input, the hand whose joints fit the depth of those better
 (`inside_hand`), and goes on with it.
 
-Below `--out`: `joints.jsonl` (a line a frame, written as soon as it is known, or, with
-`--hand=auto`, as soon as the hand is decided), `summary.json`, `overlays/` and, for more than
-one frame, `animation.gif`. Nothing there is touched before a first frame shows a hand.
+Below `--out`: `joints.jsonl` and `predictions.txt` (a line a frame, written as soon as it is known,
+or, with `--hand=auto`, as soon as the hand is decided; the latter as `hpe_jax.evaluate` reads it,
+nan where there is no hand), `summary.json`, `overlays/` and, for more than one frame,
+`animation.gif`. Nothing there is touched before a first frame shows a hand.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def predict_frames(
     from hpe_jax.progress import Rate, Status
     from hpe_jax.recording import HandChoice, Writer
 
-    writer = Writer(out, predictor.skeleton)
+    writer = Writer(out, predictor.skeleton, camera)
     choice = HandChoice(writer, ("right", "left") if hand == "auto" else (hand,))
     status, rate = Status(), Rate(len(frames))
     warm, unreadable, seconds = False, 0, 0.0
@@ -289,7 +290,7 @@ def make_flags() -> flags.FlagValues:
         "PNG, .npy",
         "centres": "hand centres: a text file of 'x y z' in mm or 'invalid' a line, or A2J's .mat",
         "centre_model": "folder of a run of centre_*.py or detector_*.py that finds hand centres",
-        "out": "folder for joints.jsonl, summary.json and pictures",
+        "out": "folder for joints.jsonl, predictions.txt, summary.json and pictures",
     }
     for name, meaning in text.items():
         flags.DEFINE_string(name, None, meaning, values)

@@ -15,13 +15,19 @@ from PIL import Image
 from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import naming
 from hpe_jax.hand.skeletons import Skeleton
+from hpe_jax.metrics.files import row
 from hpe_jax.metrics.overlay import overlay
+from hpe_jax.metrics.protocols import to_uvd
 
 GIF_FRAMES = 300
 """At most so many frames, evenly spaced, go into `animation.gif`."""
 
 DECIDE_AFTER = 100
 """Frames with a hand after which `--hand=auto` decides."""
+
+LINES = ("joints.jsonl", "predictions.txt")
+"""What holds a line a frame: all that is known of it, and u, v and depth as the field exchanges
+them (`metrics.files`), nan where there is no hand."""
 
 PICTURES = "overlays"
 """Their folder, of which the PNG of an earlier recording are removed."""
@@ -61,11 +67,11 @@ class Writer:
     Nothing is made or replaced before `open`; lines added until then wait for it.
     """
 
-    def __init__(self, out: Path, skeleton: Skeleton) -> None:
-        self._out, self._skeleton = out, skeleton
+    def __init__(self, out: Path, skeleton: Skeleton, camera: Float[np.ndarray, " 4"]) -> None:
+        self._out, self._skeleton, self._camera = out, skeleton, camera
         self._pictures = out / PICTURES
-        self._lines: TextIO | None = None
-        self._waiting: list[str] = []
+        self._files: list[TextIO] = []
+        self._waiting: list[tuple[str, ...]] = []
         self.drawn: list[Path] = []
         self.inside: list[float] = []
         self.inside_cube: list[float] = []
@@ -74,7 +80,7 @@ class Writer:
         self.frames = 0
 
     def open(self) -> None:
-        """Make the folder and begin `joints.jsonl` anew; does nothing the second time.
+        """Make the folder and begin its files anew; does nothing the second time.
 
         What an earlier recording left here goes: its pictures would pass for this one's.
         """
@@ -83,21 +89,23 @@ class Writer:
             for old in (*self._pictures.glob("*.png"), self._out / "animation.gif"):
                 old.unlink(missing_ok=True)
             (self._out / "summary.json").unlink(missing_ok=True)
-            self._lines = (self._out / "joints.jsonl").open("w")
-            for line in self._waiting:
-                self._write(line)
+            self._files = [(self._out / name).open("w") for name in LINES]
+            for lines in self._waiting:
+                self._write(*lines)
             self._waiting.clear()
 
     @property
     def opened(self) -> bool:
         """Whether `open` was called."""
-        return self._lines is not None
+        return bool(self._files)
 
     def add(self, name: str, found: Prediction | None) -> None:
         """One frame; None if it shows no hand."""
         line: dict[str, Any] = {"frame": name, "joints_mm": None, "centre_mm": None}
         line |= {"located_mm": None, "inside_hand": None, "latency_ms": None}
+        uvd = np.full((len(self._skeleton), 3), np.nan)
         if found is not None:
+            uvd = to_uvd(found.joints, self._camera)
             line["joints_mm"] = [[round(float(x), 3) for x in joint] for joint in found.joints]
             line["centre_mm"] = [round(float(x), 3) for x in found.centre]
             line["located_mm"] = [round(float(x), 3) for x in found.located]
@@ -107,7 +115,7 @@ class Writer:
             self.inside_cube.append(found.inside_cube)
             self.latency.append(found.latency_ms)
             self.distance.append(float(found.located[2]))
-        self._write(json.dumps(line) + "\n")
+        self._write(json.dumps(line), row(uvd))
         self.frames += 1
         if found is not None:
             stem = name.removesuffix(".png").removesuffix(".PNG")
@@ -115,8 +123,8 @@ class Writer:
 
     def close(self, extra: dict[str, Any]) -> dict[str, Any]:
         """Write the summary and the animation; returns the summary."""
-        if self._lines is not None:
-            self._lines.close()
+        for file in self._files:
+            file.close()
         summary = {
             "frames": self.frames,
             "frames_without_hand": self.frames - len(self.inside),
@@ -132,13 +140,14 @@ class Writer:
             self._animate()
         return summary
 
-    def _write(self, line: str) -> None:
-        if self._lines is None:
-            self._waiting.append(line)
-            return
-        with naming(self._out / "joints.jsonl"):
-            self._lines.write(line)
-            self._lines.flush()
+    def _write(self, *lines: str) -> None:
+        """A frame's line in each of `LINES`."""
+        if not self.opened:
+            self._waiting.append(lines)
+        for file, line in zip(self._files, lines, strict=False):
+            with naming(file.name):
+                file.write(line + "\n")
+                file.flush()
 
     def _draw(self, path: Path, found: Prediction) -> None:
         view = found.view

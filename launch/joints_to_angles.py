@@ -1,22 +1,25 @@
 """Turn a file of joints into joint angles and hand motion.
 
     python -m launch.joints_to_angles --dataset=nyu|icvl|msra|tracked --joints=FILE --out=DIR \\
-        [--format=uvd|xyz] [--camera=fx,fy,cx,cy] [--part=NAME] [--axes=own|template] \\
-        [--solver=lm|track|swarm] [--limit=N]
+        [--format=uvd|xyz] [--camera=fx,fy,cx,cy] [--hand=right|left] [--part=NAME] \\
+        [--bones=own|template] [--axes=own|template] [--solver=lm|track|swarm] [--limit=N]
 
-FILE is a prediction or label file as `hpe_jax.evaluate` reads it (NYU's may hold 14 or 36 joints);
-for nyu also a `joint_data.mat` (its 36 points in the first camera), for msra a `joint.txt`, for
-tracked a `.pose` file (`hpe_jax.datasets.tracked`). A joint written as `nan`, or at no depth, is
-missing. Of ICVL, whose hands are left ones, everything is that of the mirror image (x to -x), a
-right hand. The subject's bones are measured on the file itself, one subject for each part of the
-published test split (--part=NAME: of that part alone, such as NYU's `subject_2`) or one for the
-whole file. `lm` is damped least squares, each frame on its own; `track` begins each frame from the
-one before it; `swarm` is the particle swarm of Hand3D. Angles count about the subject's own axes
-or, with --axes=template, about those of every synthetic hand: only then are they the same pose on
-another hand, as `data.synthetic.poses` needs it. A finger's four angles are the flexion and the
-abduction (positive to the thumb) of its first joint and the flexion of the other two; the thumb's
-five are radial and palmar abduction and pronation at the wrist, and the flexion of the other two;
-`hpe_jax/hand/kinematics.py` has their limits. Fingers are in the order little, ring, middle, index.
+FILE is a prediction or label file as `hpe_jax.evaluate` reads it (NYU's may hold 14 or 36 joints;
+`predictions.txt` of `hpe_jax.predict` with the `--camera` and `--hand` given there); for nyu also a
+`joint_data.mat` (its 36 points in the first camera), for msra a `joint.txt`, for tracked a `.pose`
+file (`hpe_jax.datasets.tracked`). A joint written as `nan`, or at no depth, is missing. Of left
+hands (ICVL's are, others are right ones, unless `--hand` says which) everything is that of the
+mirror image (x to -x), a right hand. The subject's bones are measured on the file itself, one
+subject for each part of the published test split (--part=NAME: of that part alone, such as NYU's
+`subject_2`) or one for the whole file; with --bones=template they are an adult's in the size of the
+palm, for predictions too rough to measure a hand on. `lm` is damped least squares, each frame on
+its own; `track` begins each frame from the one before it; `swarm` is the particle swarm of Hand3D.
+Angles count about the subject's own axes or, with --axes=template (so with such bones), about those
+of every synthetic hand: only then are they the same pose on another hand, as `data.synthetic.poses`
+needs it. A finger's four angles are the flexion and the abduction (positive to the thumb) of its
+first joint and the flexion of the other two; the thumb's five are radial and palmar abduction and
+pronation at the wrist, and the flexion of the other two; `hpe_jax/hand/kinematics.py` has their
+limits. Fingers are in the order little, ring, middle, index.
 Leaves in DIR:
 
     angles.npz   fingers (N, 4, 4), thumb (N, 5), radians; rotation (N, 3, 3) and position (N, 3)
@@ -47,18 +50,19 @@ from hpe_jax.errors import InputError
 
 if TYPE_CHECKING:
     from hpe_jax.hand.solve import Solver
-    from hpe_jax.hand.subject import Axes
+    from hpe_jax.hand.subject import Basis
     from hpe_jax.metrics.files import Format
 
 SHOWN = 5
 
 
 def read_frames(
-    dataset: str, path: str, form: Format, camera: str | None
+    dataset: str, path: str, form: Format, camera: str | None, hand: str | None = None
 ) -> tuple[Float[np.ndarray, "N J 3"], str, dict[str, slice]]:
     """Joints (camera, mm; NaN where missing), their skeleton, and the file's parts.
 
-    The hand that is solved for is a right one: joints of ICVL's left hands are mirrored (x to -x).
+    The hand that is solved for is a right one: joints of left ones are mirrored (x to -x). Without
+    `hand` they are those that the data set shows.
 
     Raises:
       InputError: what is wrong with the file, and where.
@@ -70,28 +74,33 @@ def read_frames(
     from hpe_jax.metrics.files import doubt, read_joints
     from hpe_jax.metrics.protocols import PROTOCOLS, to_xyz
 
-    whole = {"hand": slice(None)}
-    labels = (dataset == "tracked", dataset == "nyu" and path.endswith(".mat"))
-    if camera is not None and (any(labels) or dataset == "msra" and _begins_with_a_count(path)):
+    own_labels = (
+        dataset == "tracked"
+        or (dataset == "nyu" and path.endswith(".mat"))
+        or (dataset == "msra" and _begins_with_a_count(path))
+    )
+    if camera is not None and own_labels:
         raise InputError(f"--camera={camera}: {path} holds mm in camera space, expected none")
     if dataset == "tracked":
-        return read_tracked(path), "freihand", whole
-    protocol = PROTOCOLS[dataset]
-    if dataset == "msra" and _begins_with_a_count(path):
-        return read_labels(Path(path), skip=True), "msra", whole
-    if dataset == "nyu" and path.endswith(".mat"):
-        points = read_points(Path(path))
-        return points, "nyu36", protocol.slices(len(points)) or whole
-    values = read_joints(path, tuple(protocol.columns), form, gaps=True).values
-    if (odd := doubt(values, form)) is not None:
-        print(f"{path}: {odd} (--format)", file=sys.stderr)
-    used = parse_camera(camera.split(","), negative_fy=True) if camera else protocol.camera
-    joints = to_xyz(values, used, form)
-    joints = np.where((joints[..., 2:] > 0), joints, np.nan)
-    if CAMERAS[dataset].left:
+        joints, skeleton = read_tracked(path), "freihand"
+    elif own_labels and dataset == "msra":
+        joints, skeleton = read_labels(Path(path), skip=True), "msra"
+    elif own_labels:
+        joints, skeleton = read_points(Path(path)), "nyu36"
+    else:
+        protocol = PROTOCOLS[dataset]
+        values = read_joints(path, tuple(protocol.columns), form, gaps=True).values
+        if (odd := doubt(values, form)) is not None:
+            print(f"{path}: {odd} (--format)", file=sys.stderr)
+        used = parse_camera(camera.split(","), negative_fy=True) if camera else protocol.camera
+        joints = to_xyz(values, used, form)
+        joints = np.where((joints[..., 2:] > 0), joints, np.nan)
+        skeleton = "nyu36" if joints.shape[1] == 36 else dataset
+    shown = "left" if dataset in CAMERAS and CAMERAS[dataset].left else "right"
+    if (hand or shown) == "left":
         joints = mirror_x(joints)
-    skeleton = "nyu36" if joints.shape[1] == 36 else dataset
-    return joints.astype(np.float32), skeleton, protocol.slices(len(joints)) or whole
+    published = PROTOCOLS[dataset].slices(len(joints)) if dataset in PROTOCOLS else {}
+    return joints.astype(np.float32), skeleton, published or {"hand": slice(None)}
 
 
 def _begins_with_a_count(path: str) -> bool:
@@ -108,7 +117,8 @@ def convert(
     parts: dict[str, slice],
     solver: Solver,
     out: Path,
-    axes: Axes = "own",
+    bones: Basis = "own",
+    axes: Basis = "own",
 ) -> dict:
     """Solve all parts and leave the files; the summary.
 
@@ -123,15 +133,18 @@ def convert(
     from hpe_jax.hand.subject import measure
     from hpe_jax.progress import Rate, Status
 
+    if bones == "template":
+        axes = "template"
     status = Status()
     kept: dict[str, list[np.ndarray]] = {}
-    summary: dict = {"skeleton": skeleton, "solver": solver, "axes": axes, "frames": 0, "parts": {}}
+    summary: dict = {"skeleton": skeleton, "solver": solver, "bones": bones, "axes": axes}
+    summary |= {"frames": 0, "parts": {}}
     lines: list[str] = []
     for name, where in parts.items():
         these = joints[where]
         summary["frames"] += len(these)
         first = where.start or 0
-        subject = measure(these, skeleton, axes=axes)
+        subject = measure(these, skeleton, bones=bones, axes=axes)
         begun, rate = time.monotonic(), Rate(len(these))
 
         def progress(done: int, name: str = name, rate: Rate = rate) -> None:
@@ -198,7 +211,9 @@ def main() -> int:
     parser.add_argument("--out", required=True)
     parser.add_argument("--format", default="uvd", choices=["uvd", "xyz"])
     parser.add_argument("--camera")
+    parser.add_argument("--hand", choices=["right", "left"], help="which hand the joints are of")
     parser.add_argument("--part", help="only this part of the published test split")
+    parser.add_argument("--bones", default="own", choices=["own", "template"])
     parser.add_argument("--axes", default="own", choices=["own", "template"])
     parser.add_argument("--solver", default="lm", choices=["lm", "track", "swarm"])
     parser.add_argument("--limit", type=int, help="only so many frames")
@@ -206,7 +221,9 @@ def main() -> int:
     from hpe_jax.process import use_cache
 
     use_cache()
-    joints, skeleton, parts = read_frames(args.dataset, args.joints, args.format, args.camera)
+    joints, skeleton, parts = read_frames(
+        args.dataset, args.joints, args.format, args.camera, args.hand
+    )
     if args.part is not None:
         if args.part not in parts:
             raise InputError(f"--part={args.part}: {args.joints} has {', '.join(parts)}")
@@ -221,7 +238,9 @@ def main() -> int:
         parts = {k: slice(v.start, v.stop) for k, v in kept.items()}
     Path(args.out).mkdir(parents=True, exist_ok=True)  # refused before the work, not after it
     try:
-        summary = convert(joints, skeleton, parts, args.solver, Path(args.out), args.axes)
+        summary = convert(
+            joints, skeleton, parts, args.solver, Path(args.out), args.bones, args.axes
+        )
     except InputError as error:
         raise InputError(f"{args.joints}: {error}") from error
     for name, part in summary["parts"].items():

@@ -14,6 +14,7 @@ from hpe_jax.errors import InputError
 from hpe_jax.hand.bvh import read_bvh
 from hpe_jax.hand.markers import subject_of
 from hpe_jax.hand.motion import hand_points
+from hpe_jax.hand.subject import _unit
 from hpe_jax.metrics.files import write_joints
 from hpe_jax.synthetic.bank import read_bank
 from launch import joints_to_angles
@@ -146,6 +147,43 @@ def test_a_camera_for_what_is_in_millimetres_is_refused(tmp_path):
     for dataset, name in (("msra", "joint.txt"), ("nyu", "joint_data.mat"), ("tracked", "a.pose")):
         with pytest.raises(InputError, match=f"--camera=1,1,0,0: .*{name} holds mm"):
             joints_to_angles.read_frames(dataset, str(tmp_path / name), "uvd", "1,1,0,0")
+
+
+def test_joints_that_are_far_off_need_the_template_s_bones(tmp_path, monkeypatch, capsys):
+    """A model's errors, which are not alike in all frames, are no hand's bones."""
+    shape = hands.subject_shape(jax.random.key(2), False)
+    subject = subject_of(shape, "nyu")
+    poses, _, _ = hands.draw(jax.random.split(jax.random.key(3), FRAMES), shape, "nyu")
+    true = hands.observed(subject, poses)
+    path, out = tmp_path / "rough.txt", tmp_path / "out"
+    write_joints(path, true + np.random.default_rng(0).normal(0, 12, true.shape))
+    given = ["--dataset=nyu", "--format=xyz"]
+    assert run(monkeypatch, path, out, *given) == 2
+    assert "bones=template, where joints are centimetres off" in capsys.readouterr().err
+    assert run(monkeypatch, path, out, *given, "--bones=template") == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["bones"] == summary["axes"] == "template"
+    (part,) = summary["parts"].values()
+    lengths, usual = np.array(part["bone_lengths_mm"]), subject_of(_unit(), "nyu").bones.lengths
+    np.testing.assert_allclose(lengths / usual, lengths[0, 0] / usual[0, 0], rtol=1e-3)
+    assert part["solved"] >= FRAMES - 1 and part["residual_mm"]["mean"] < 20
+
+
+def test_left_hands_are_mirrored(tmp_path):
+    """ICVL's are, unless told otherwise; the others' are not, unless told so."""
+    joints = np.arange(1.0, 2 * 16 * 3 + 1).reshape(2, 16, 3)
+    write_joints(tmp_path / "icvl.txt", joints)
+    write_joints(tmp_path / "nyu.txt", joints[:, :14])
+    for dataset, usual in (("icvl", "left"), ("nyu", "right")):
+        path, camera = str(tmp_path / f"{dataset}.txt"), "588,-587,320,240"
+        given = {
+            hand: joints_to_angles.read_frames(dataset, path, "xyz", None, hand)[0]
+            for hand in (None, "right", "left")
+        }
+        np.testing.assert_array_equal(given[None], given[usual])
+        np.testing.assert_array_equal(given["left"], given["right"] * [-1, 1, 1])
+        turned = joints_to_angles.read_frames(dataset, path, "xyz", camera, "right")[0]
+        np.testing.assert_array_equal(turned, given["right"] * [1, -1, 1])
 
 
 def test_help_and_a_missing_file(tmp_path):

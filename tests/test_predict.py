@@ -18,7 +18,7 @@ from scipy.io import savemat
 from hpe_jax import command as command_module
 from hpe_jax import methods, predict, progress
 from hpe_jax import recording as recording_module
-from hpe_jax.camera import CAMERAS, NYU, mirror_camera, mirror_x, xyz_to_uvd
+from hpe_jax.camera import CAMERAS, NYU, mirror_camera, mirror_x, uvd_to_xyz, xyz_to_uvd
 from hpe_jax.camera_flag import doubt
 from hpe_jax.datasets import depth_io
 from hpe_jax.datasets.centres import write_centres
@@ -27,6 +27,7 @@ from hpe_jax.datasets.patches import find_hand, hand_patch
 from hpe_jax.errors import InputError
 from hpe_jax.hand import skeletons
 from hpe_jax.methods.base import Method
+from hpe_jax.metrics.files import read_joints
 from hpe_jax.predict import main, report
 from hpe_jax.predictor import Predictor
 from hpe_jax.recording import HandChoice, Writer
@@ -113,7 +114,7 @@ def recording(tmp_path):
 
 @pytest.fixture
 def writer(tmp_path):
-    writer = Writer(tmp_path, skeletons.NYU)
+    writer = Writer(tmp_path, skeletons.NYU, CAMERA)
     writer.open()
     yield writer
     writer.close({})
@@ -266,6 +267,10 @@ def test_command(toy, workdir, recording, tmp_path, capsys):
     assert sorted(p.name for p in (out / "overlays").iterdir()) == ["0.png", "1.png", "3.png"]
     with Image.open(out / "animation.gif") as gif:
         assert gif.n_frames == 3
+    uvd = read_joints(out / "predictions.txt", 14, gaps=True).values
+    assert np.isnan(uvd[2]).all()
+    known = [np.array(lines[i]["joints_mm"]) for i in (0, 1, 3)]
+    np.testing.assert_allclose(uvd_to_xyz(uvd[[0, 1, 3]], CAMERA), known, atol=3e-3)
     assert "1 of 4 frames show no hand" in capsys.readouterr().out
 
 
@@ -451,12 +456,13 @@ def test_lines_are_on_disk_as_soon_as_they_are_added(tmp_path, writer):
 
 def test_lines_wait_until_an_earlier_recording_may_go(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
-    writer = Writer(tmp_path, skeletons.NYU)
+    writer = Writer(tmp_path, skeletons.NYU, CAMERA)
     writer.add("0.png", None)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     writer.open()
     writer.add("1.png", None)
     assert [line["frame"] for line in lines_of(tmp_path)] == ["0.png", "1.png"]
+    assert len((tmp_path / "predictions.txt").read_text().splitlines()) == 2
     assert not (tmp_path / "summary.json").exists()
 
 

@@ -36,7 +36,7 @@ from hpe_jax.hand.kinematics import HandShape
 from hpe_jax.hand.markers import Subject, subject_of
 from hpe_jax.hand.skeletons import FINGERS, SKELETONS
 
-Axes = Literal["own", "template"]
+Basis = Literal["own", "template"]
 FRAMES = 256
 ROUNDS = 30
 # How far a hand may be from the template before it costs as much as a millimetre at one label
@@ -111,7 +111,7 @@ def _changed(subject: Subject, x: Float[Array, " S"]) -> Subject:
     return Subject(bones, markers._replace(offset=markers.offset + x[45:].reshape(-1, 3)))
 
 
-def _reach(start: Subject, skeleton: str, axes: Axes) -> Float[np.ndarray, " S"]:
+def _reach(start: Subject, skeleton: str, axes: Basis) -> Float[np.ndarray, " S"]:
     """How far each of the hand's numbers may go from the template (standard deviations)."""
     base, turns = np.full((5, 3), _BASE), np.full((5, 3), _AXES)
     if axes == "template":
@@ -204,7 +204,8 @@ def measure(
     skeleton: str,
     *,
     frames: int = FRAMES,
-    axes: Axes = "own",
+    bones: Basis = "own",
+    axes: Basis = "own",
 ) -> Subject:
     """The subject of a sequence or data set.
 
@@ -212,6 +213,8 @@ def measure(
       joints: camera, mm; NaN where a joint is missing. One person, a right hand.
       skeleton: key into `SKELETONS`.
       frames: how many of them, evenly spread, the least squares look at; mean lengths use all.
+      bones: "own", those that fit all frames best; or "template", an adult's in the size of the
+        root joints (`template`, axes included): joints that are centimetres off say no more.
       axes: "own", knuckles tilted as these labels say, which fits them best; or "template", axes
         and the thumb's base of every hand made from a `HandShape`, so that angles found with the
         subject are the same pose on any of those.
@@ -229,6 +232,8 @@ def measure(
     if not len(whole):
         raise nothing
     start = template(joints, skeleton)
+    if bones == "template":
+        return start
     some = joints[whole[np.linspace(0, len(whole) - 1, min(frames, len(whole))).astype(int)]]
     valid = np.ones(some.shape[:2], bool)
     with jax.default_matmul_precision("highest"):  # accelerators would take fewer bits
@@ -256,6 +261,7 @@ def measure(
         raise InputError(
             f"the bones of the {FINGERS[f]} measure {', '.join(f'{v:.0f}' for v in own[f])} mm, "
             f"expected about {', '.join(f'{v:.0f}' for v in usual[f])} mm for a hand of this size: "
-            "joints of one hand, in the data set's order, units and format"
+            "joints of one hand, in the data set's order, units and format; or bones=template, "
+            "where joints are centimetres off"
         )
     return subject

@@ -124,10 +124,15 @@ def write_joints(
         raise InputError(f"{path}: frame {int(np.argmax(bad))} to be written is not finite")
     if names is not None and len(names) != len(values):
         raise InputError(f"{path}: {len(names)} names for {len(values)} frames")
-    rows = [" ".join(f"{x:.3f}" for x in row) for row in values.reshape(len(values), -1)]
+    rows = [row(joints) for joints in values]
     if names is not None:
-        rows = [f"{name} {row}" for name, row in zip(names, rows, strict=True)]
-    write_atomic(path, "".join(row + "\n" for row in rows))
+        rows = [f"{name} {line}" for name, line in zip(names, rows, strict=True)]
+    write_atomic(path, "".join(line + "\n" for line in rows))
+
+
+def row(joints: Float[np.ndarray, "J 3"]) -> str:
+    """A frame's line of a prediction file, without a name; three decimals, blanks between."""
+    return " ".join(f"{x:.3f}" for x in np.asarray(joints).reshape(-1))
 
 
 def _number(token: str) -> float | None:
