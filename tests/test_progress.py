@@ -6,6 +6,7 @@ import pytest
 
 from hpe_jax import progress
 from hpe_jax.progress import Rate, Status
+from hpe_jax.training.progress import Clock
 
 
 @pytest.fixture
@@ -28,6 +29,18 @@ def test_rate_counts_from_the_first_look(clock):
     assert rate.text(1) == "101/7,301 frames, 0.5 frames/s, 4:00:00 left"
     rate.done = 300
     assert rate.text() == "300/7,301 frames, 100.0 frames/s, 0:01:10 left"
+
+
+def test_updates_per_second_are_not_those_of_the_tests_between_them(clock):
+    training = Clock(batch=8, steps=300, start=100)
+    clock(50.0)  # compiling
+    training.begin()
+    clock(10.0)
+    with training.paused():
+        clock(90.0)
+    clock(10.0)
+    assert training.text(200, {}) == "step 200/300, 40.0 examples/s, 0:00:20 left"
+    assert training.seconds() == 160.0
 
 
 def test_elsewhere_than_on_terminals_a_line_stays_now_and_then(clock, capsys):

@@ -118,6 +118,21 @@ def test_dropout_is_for_training_only():
     np.testing.assert_array_equal(one, two)
 
 
+def test_frames_without_a_label_do_not_count():
+    method, batch = METHODS["centre"](config(output_std=0.5, jitter_mm=0.0), CENTRE), make_batch()
+    variables, key = method.init(jax.random.key(0)), jax.random.key(1)
+    batch = batch | {"joint_valid": batch["joint_valid"].at[3:].set(False)}
+    elsewhere = batch | {"joints": batch["joints"].at[3:].add(500.0)}
+
+    @jax.jit
+    def loss(batch):
+        return method.loss(variables, batch, key)[1][0]
+
+    assert loss(batch) == loss(elsewhere)
+    moved = loss(batch | {"joints": batch["joints"].at[:3].add(500.0)})
+    assert min(moved[name] - loss(batch)[name] for name in moved) > 0
+
+
 def test_centre_only_takes_the_mean_of_the_valid_joints():
     batch = {
         "joints": jnp.arange(36.0).reshape(3, 4, 3).at[0, 3].set(jnp.nan),

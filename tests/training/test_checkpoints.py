@@ -112,6 +112,8 @@ def test_refuses_another_experiment(tmp_path):
         for changes, message in (
             ({"method__name": "hourglass"}, "method.name is toy there, hourglass here"),
             ({"batch": 16}, "batch is 8 there, 16 here"),
+            # What decides most stands first.
+            ({"method__name": "hourglass", "batch": 16}, ": method.name is .*, batch is"),
             ({"seed": 4}, "seed is 3 there, 4 here"),
             ({"optimizer__lr": 1.0}, "optimizer.lr is 0.01 there, 1.0 here"),
         ):
