@@ -251,6 +251,8 @@ def _run(given: flags.FlagValues) -> None:
 
 def report(summary: dict[str, Any], out: Path, *, auto: bool) -> str:
     """What the terminal is told."""
+    from hpe_jax.metrics.inside import HAND_CM2
+
     odd = doubt(summary["camera"], summary["pixels"])
     lines = [odd] if odd else []
     if auto:
@@ -271,6 +273,12 @@ def report(summary: dict[str, Any], out: Path, *, auto: bool) -> str:
             f"hand, {summary['latency_ms']:.1f} ms a frame, "
             f"{summary['frames_per_second']:.1f} frames a second"
         )
+        if odd_size := summary["frames_of_odd_size"]:
+            low, high = HAND_CM2
+            lines.append(
+                f"in {odd_size} frames what was taken for the hand shows less than {low:g} or more "
+                f"than {high:g} cm2 (seen_cm2): is it one?"
+            )
         distance, unit = summary["distance_mm"], summary["depth_unit"]
         if not USUAL[0] < distance < USUAL[1]:
             lines.append(

@@ -22,9 +22,10 @@ from hpe_jax.datasets.patches import (
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Batch
 from hpe_jax.hand.skeletons import SKELETONS
+from hpe_jax.kernels.localise import HAND_MM
 from hpe_jax.methods import METHODS
 from hpe_jax.methods.base import Variables
-from hpe_jax.metrics.inside import inside_hand
+from hpe_jax.metrics.inside import inside_hand, seen_cm2
 from hpe_jax.recording import Prediction
 from hpe_jax.training.sources import load_centre_model
 
@@ -191,21 +192,23 @@ class Predictor:
             joints, centre = np.asarray(mirror_x(joints)), np.asarray(mirror_x(centre))
         latency = 1000 * (time.perf_counter() - begun)
         corner = np.zeros(2, np.float32)
+        hand_view = self._view(depth, located, camera, HAND_MM)
         return Prediction(
             joints=joints,
             located=located,
             centre=centre,
             inside=inside_hand(joints, depth, corner, camera, located, self.cube_mm),
             inside_cube=inside_hand(joints, depth, corner, camera, centre, self.cube_mm),
+            seen_cm2=seen_cm2(**hand_view, centre=located),
             latency_ms=latency,
-            view=self._view(depth, located, camera),
+            view=self._view(depth, located, camera, self.cube_mm),
         )
 
     def _view(
-        self, depth: np.ndarray, centre: np.ndarray, camera: np.ndarray
+        self, depth: np.ndarray, centre: np.ndarray, camera: np.ndarray, cube_mm: float
     ) -> dict[str, np.ndarray]:
-        """Every pixel of the square that the hand's cube covers."""
-        edge = int(np.clip(self.cube_mm * camera[:2].max() / centre[2], 16, max(depth.shape)))
+        """Every pixel of the square that a cube covers."""
+        edge = int(np.clip(cube_mm * camera[:2].max() / centre[2], 16, max(depth.shape)))
         corner = np.asarray(patch_corner(centre, camera, edge))
         return {"depth": cut_patch(depth, corner, 1, edge), "corner": corner, "camera": camera}
 

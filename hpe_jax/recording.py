@@ -16,6 +16,7 @@ from hpe_jax.atomic import write_atomic
 from hpe_jax.errors import naming
 from hpe_jax.hand.skeletons import Skeleton
 from hpe_jax.metrics.files import row
+from hpe_jax.metrics.inside import HAND_CM2
 from hpe_jax.metrics.overlay import overlay
 from hpe_jax.metrics.protocols import to_uvd
 
@@ -48,6 +49,7 @@ class Prediction:
       inside: share of joints inside the hand, 0-1; the hand is segmented about `located`, which
         does not depend on the joints that are judged.
       inside_cube: the same, with the hand segmented about `centre`.
+      seen_cm2: area of what is seen about `located` (`metrics.inside`).
       latency_ms: from the depth frame in memory to the joints in memory.
       view: the square of the frame that a picture shows: `depth`, `corner`, `camera`.
     """
@@ -57,6 +59,7 @@ class Prediction:
     centre: Float[np.ndarray, " 3"]
     inside: float
     inside_cube: float
+    seen_cm2: float
     latency_ms: float
     view: dict[str, np.ndarray]
 
@@ -75,6 +78,7 @@ class Writer:
         self.drawn: list[Path] = []
         self.inside: list[float] = []
         self.inside_cube: list[float] = []
+        self.seen: list[float] = []
         self.latency: list[float] = []
         self.distance: list[float] = []
         self.frames = 0
@@ -102,7 +106,8 @@ class Writer:
     def add(self, name: str, found: Prediction | None) -> None:
         """One frame; None if it shows no hand."""
         line: dict[str, Any] = {"frame": name, "joints_mm": None, "centre_mm": None}
-        line |= {"located_mm": None, "inside_hand": None, "latency_ms": None}
+        line |= {"located_mm": None, "inside_hand": None}
+        line |= {"seen_cm2": None, "latency_ms": None}
         uvd = np.full((len(self._skeleton), 3), np.nan)
         if found is not None:
             uvd = to_uvd(found.joints, self._camera)
@@ -110,9 +115,11 @@ class Writer:
             line["centre_mm"] = [round(float(x), 3) for x in found.centre]
             line["located_mm"] = [round(float(x), 3) for x in found.located]
             line["inside_hand"] = round(found.inside, 4)
+            line["seen_cm2"] = round(found.seen_cm2, 1)
             line["latency_ms"] = round(found.latency_ms, 3)
             self.inside.append(found.inside)
             self.inside_cube.append(found.inside_cube)
+            self.seen.append(found.seen_cm2)
             self.latency.append(found.latency_ms)
             self.distance.append(float(found.located[2]))
         self._write(json.dumps(line), row(uvd))
@@ -130,6 +137,7 @@ class Writer:
             "frames_without_hand": self.frames - len(self.inside),
             "inside_hand": _mean(self.inside),
             "inside_hand_about_cube": _mean(self.inside_cube),
+            "frames_of_odd_size": sum(not HAND_CM2[0] < cm2 < HAND_CM2[1] for cm2 in self.seen),
             "latency_ms": _median(self.latency),
             "distance_mm": _median(self.distance),
             "joints": list(self._skeleton.joints),

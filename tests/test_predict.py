@@ -567,11 +567,29 @@ def test_what_may_be_wrong_is_told(tmp_path, right, left, frames, distance, told
         "camera": CAMERA.tolist(), "pixels": (480, 640), "hand": "right", "frames": frames,
         "inside_hand_by_hand": {"right": right, "left": left}, "frames_without_hand": 0,
         "inside_hand": 0.9, "latency_ms": 5.0, "frames_per_second": 100.0,
-        "distance_mm": distance, "depth_unit": 1.0,
+        "distance_mm": distance, "depth_unit": 1.0, "frames_of_odd_size": 0,
     }  # fmt: skip
     text = report(summary, tmp_path, auto=True)
     for warning in ("may mislead", "is --depth_unit right"):
         assert (warning in text) == (warning == told)
+
+
+def test_what_is_no_hand_by_its_size_is_told(toy, workdir, tmp_path, capsys):
+    """A hand, a wall, a pen."""
+    folder, out = tmp_path / "frames", tmp_path / "out"
+    folder.mkdir()
+    save(folder / "0.png", draw()[0])
+    save(folder / "1.png", np.full((480, 640), 700.0))
+    save(folder / "2.png", np.where(np.abs(np.arange(640) - 300) < 3, draw()[0], 0))
+    assert command(workdir, folder, out, FLAG) == 0
+    hand, wall, pen = (line["seen_cm2"] for line in lines_of(out))
+    # 60 x 120 pixels of palm, 60 x 20 of thumb.
+    assert hand == pytest.approx(8400 * 700**2 / 588.03 / 587.07 / 100, abs=0.1)
+    assert wall > 300 and 0 < pen < 30
+    assert json.loads((out / "summary.json").read_text())["frames_of_odd_size"] == 2
+    assert "in 2 frames what was taken for the hand shows less than" in capsys.readouterr().out
+    assert command(workdir, folder / "0.png", out, FLAG) == 0
+    assert "shows less than" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

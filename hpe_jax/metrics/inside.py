@@ -6,10 +6,31 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from hpe_jax.camera import xyz_to_uvd
-from hpe_jax.kernels.localise import segment_hand
+from hpe_jax.kernels.localise import HAND_MM, segment_hand
 
 # Joints lie inside the flesh: at the surface at the least, a thick hand behind it at most.
 DEPTH_BEHIND_MM = 40.0
+
+
+HAND_CM2 = (30.0, 300.0)
+"""What `seen_cm2` is of hands. Measured with a forearm in view: 38 to 272 of 512 hands of the
+synthetic test split, 92 to 209 on the Kinect, 141 to 181 on the SR305; a wall has 370 to 630, a
+ball as large as a head 260."""
+
+
+def seen_cm2(
+    depth: Float[np.ndarray, "H W"],
+    corner: Float[np.ndarray, "2"],
+    camera: Float[np.ndarray, "4"],
+    centre: Float[np.ndarray, "3"],
+) -> float:
+    """Area of what is seen in a hand's cube about `centre`, each reading as if it faced the camera.
+
+    Arguments as for `joints_inside`; the cube is the localiser's, whatever a model's.
+    """
+    hand = np.asarray(segment_hand(depth, corner, camera, centre, HAND_MM))
+    pixels = np.square(depth[hand], dtype=np.float64) / float(camera[0] * camera[1])
+    return float(pixels.sum() / 100)
 
 
 def joints_inside(

@@ -1,13 +1,25 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpe_jax.kernels.localise import segment_hand
-from hpe_jax.metrics.inside import inside_hand, joints_inside
+from hpe_jax.metrics.inside import inside_hand, joints_inside, seen_cm2
 
 CAMERA = np.array([100.0, 110.0, 20.0, 16.0])
 CORNER = np.array([4.0, 3.0])
 CENTRE = np.array([0.0, 0.0, 500.0])
+
+
+def slow_seen(depth):
+    """Readings in a cube of 250 mm."""
+    total = 0.0
+    for (i, j), d in np.ndenumerate(depth.astype(float)):
+        x = (j + CORNER[0] - CAMERA[2]) / CAMERA[0] * d
+        y = (i + CORNER[1] - CAMERA[3]) / CAMERA[1] * d
+        if d > 0 and max(abs(x), abs(y), abs(d - 500)) <= 125:
+            total += d / CAMERA[0] * d / CAMERA[1]
+    return total / 100
 
 
 def slow_inside(joints, depth, cube):
@@ -38,6 +50,7 @@ def test_matches_the_loop(seed, cube):
     joints[0, 2] = -1
     expected = slow_inside(joints, depth, cube)
     assert inside_hand(joints, depth, CORNER, CAMERA, CENTRE, cube) == expected
+    np.testing.assert_allclose(seen_cm2(depth, CORNER, CAMERA, CENTRE), slow_seen(depth), rtol=1e-6)
 
 
 def test_a_plane():
@@ -55,3 +68,5 @@ def test_a_plane():
     assert shares == [1, 1, 1, 0, 0, 0, 0]
     assert inside_hand(joints, depth, CORNER, CAMERA, CENTRE, 250) == 3 / 7
     assert joints_inside(joints, depth, CORNER, CAMERA, CENTRE, 250).tolist() == shares
+    # 12 x 10 pixels, each 5 mm by 4.5 mm.
+    assert seen_cm2(depth, CORNER, CAMERA, CENTRE) == pytest.approx(120 * 5 * 500 / 110 / 100)
