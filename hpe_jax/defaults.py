@@ -10,21 +10,22 @@ from ml_collections import ConfigDict
 
 NYU_FRAMES = 72_757
 
-# What only one data set has.
+# What only one data set has. A patch (pixels) as wide as the image has every reading of a hand.
 _OWN = {
     # Camera 1 is the frontal one that everybody evaluates. Cubes by subject, as in most later work:
     # NYU's second test subject has 5/6 of the cube, MSRA15's have factors of their own.
-    "nyu": {"cube_mm": 250.0, "view": 1, "cube_by_subject": True},
-    "icvl": {"cube_mm": 200.0, "rotated": False},  # whether to train on rotated copies, too
+    "nyu": {"cube_mm": 250.0, "patch": 640, "view": 1, "cube_by_subject": True},
+    # `rotated`: whether to train on rotated copies, too.
+    "icvl": {"cube_mm": 200.0, "patch": 320, "rotated": False},
     # `subject` is left out and tested.
-    "msra": {"cube_mm": 200.0, "subject": 0, "cube_by_subject": True},
+    "msra": {"cube_mm": 200.0, "patch": 320, "subject": 0, "cube_by_subject": True},
 }
 
 
 def experiment(dataset: str) -> ConfigDict:
     """The fields of an experiment on `dataset` ("nyu", "icvl" or "msra") but for its method.
 
-    Cubes are those that the field uses; patches hold every native pixel of a hand.
+    Cubes are those that the field uses; patches hold every native pixel.
     """
     if dataset not in _OWN:
         raise ValueError(f"data set {dataset!r} has no fields in defaults.py, only {sorted(_OWN)}")
@@ -42,10 +43,8 @@ def experiment(dataset: str) -> ConfigDict:
                 "target": "joints",  # joints | centre, their mean
                 "whole": False,  # whole frames, a few pixels of them, instead of patches
                 **own,
-                "patch": 384,  # pixels of a depth patch: every pixel of a hand 0.7 m away
-                "extent_mm": round(
-                    1.36 * own["cube_mm"], 1
-                ),  # what a patch covers: the cube turned and scaled
+                # What a patch covers that is smaller than the image: the cube turned and scaled.
+                "extent_mm": round(1.36 * own["cube_mm"], 1),
                 # Of training centres, per axis: refined test centres lie so far from the joints'
                 # mean; on `com`, which scatters by itself, it stands for other depth.
                 "centre_jitter_mm": 10.0,

@@ -1,5 +1,6 @@
 """camera.py: projection and its inverse, patches, decimation, mirroring."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -100,6 +101,22 @@ def test_a_patch_holds_its_extent(x, y, z):
     half = np.array([[sx * 150, sy * 150, 0] for sx in (-1, 1) for sy in (-1, 1)], np.float32)
     uv = camera.xyz_to_uvd(centre + half, small)[:, :2] - corner
     assert uv.min() > -1.5 and uv.max() < 64.5
+
+
+def test_windows_are_the_same_for_numpy_and_jax_and_batches():
+    centres = np.array([[-300, 40, 600], [10, 200, 450], [5, 5, 900]], np.float32)
+    k = camera.NYU.intrinsics
+    for patch in (64, 640):
+        given = (k, (480, 640), 300.0, patch)
+        steps, corners = camera.patch_window(centres, *given)
+        assert isinstance(corners, np.ndarray) and (corners == np.round(corners)).all()
+        for found in (
+            jax.vmap(lambda c, given=given: camera.patch_window(c, *given))(jnp.asarray(centres)),
+            map(np.stack, zip(*(camera.patch_window(c, *given) for c in centres), strict=True)),
+        ):
+            for got, wanted in zip(found, (steps, corners), strict=True):
+                np.testing.assert_array_equal(got, wanted)
+    assert (steps == 1).all() and (corners[:, 0] == 0).all() and (corners[:, 1] <= 0).all()
 
 
 def test_cut_patch_takes_native_pixels_and_pads_with_no_reading():

@@ -15,8 +15,7 @@ from jaxtyping import Float
 from hpe_jax.camera import (
     cut_patch,
     decimate,
-    decimation_for,
-    patch_corner,
+    patch_window,
     xyz_to_uvd,
 )
 from hpe_jax.kernels.localise import localise, segment_hand
@@ -41,8 +40,8 @@ def hand_patch(
       centre: mm, the middle of the hand; in front of the camera.
       camera: fx, fy, cx, cy of the whole frame.
       patch: edge of the patch in pixels.
-      extent_mm: what the patch must span at the hand's distance; decides which k-th pixels
-        are taken (`camera.decimation_for`).
+      extent_mm: what the patch must span at the hand's distance, if it is smaller than the frame;
+        decides which k-th pixels are taken (`camera.patch_window`).
 
     Returns:
       `depth` (patch, patch), `corner` (2,), `camera` (4,) and `centre` (3,) of the batch
@@ -50,13 +49,11 @@ def hand_patch(
     """
     centre = np.asarray(centre, np.float32)
     camera = np.asarray(camera, np.float32)
-    step = int(decimation_for(centre, camera, extent_mm, patch))
-    small = np.asarray(decimate(camera, step), np.float32)
-    corner = np.asarray(patch_corner(centre, small, patch), np.float32)
+    step, corner = patch_window(centre, camera, depth.shape, extent_mm, patch)
     return {
-        "depth": cut_patch(depth, corner, step, patch),
-        "corner": corner,
-        "camera": small,
+        "depth": cut_patch(depth, np.asarray(corner), int(step), patch),
+        "corner": np.asarray(corner, np.float32),
+        "camera": np.asarray(decimate(camera, int(step)), np.float32),
         "centre": centre,
     }
 

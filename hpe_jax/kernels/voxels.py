@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from hpe_jax.camera import depth_to_points
+from hpe_jax.camera import depth_to_points, points_by_axis
 
 
 class Grid(NamedTuple):
@@ -197,5 +197,18 @@ def voxelise(
     """`occupancy` of a depth patch (mm, 0 = no reading) in a grid; `vmap` for batches."""
     if depth.ndim != 2:  # A batch would become one volume.
         raise ValueError(f"depth {depth.shape}: expected (H, W); vmap for batches")
-    points = jnp.reshape(depth_to_points(depth, corner, camera), (-1, 3))
-    return occupancy(points, (depth > 0).reshape(-1), grid, size, linear=linear)
+    if linear:
+        points = jnp.reshape(depth_to_points(depth, corner, camera), (-1, 3))
+        return occupancy(points, (depth > 0).reshape(-1), grid, size, linear=True)
+    # The same for 0 and 1, an axis after the other: twice as fast on a CPU.
+    axes = points_by_axis(depth, corner, camera)
+    local = [axes[i] - grid.origin[i] for i in range(3)]
+    inside, flat = depth > 0, jnp.zeros(depth.shape, jnp.int32)
+    for k in (2, 1, 0):
+        turned = sum(local[i] * grid.rotation[k, i] for i in range(3))
+        index = jnp.floor(turned * grid.scale[k] + grid.offset[k] + 0.5)
+        inside &= (index >= 0) & (index < size)
+        flat = flat * size + jnp.where(inside, index, 0).astype(jnp.int32)
+    flat = lax.optimization_barrier(jnp.where(inside, flat, size**3).reshape(-1))
+    volume = jnp.zeros(size**3, jnp.float32).at[flat].set(1.0, mode="drop")
+    return volume.reshape(size, size, size)

@@ -38,7 +38,8 @@ class FrameSpec:
       test: frames of the fixed test split, from subjects with shorter or longer hands
         than any in training.
       dataset: whose camera, hand and skeleton ("nyu", "icvl", "msra").
-      patch, extent_mm: size of the patch in pixels and the least it covers at the hand.
+      patch, extent_mm: size of the patch in pixels and, if it is smaller than the image, the least
+        it covers at the hand.
       cube_mm: edge of the hand's cube.
       centre: "com" (the localiser on the rendered depth; where that holds no reading at all, as
         "gt"), "gt" (mean of the joints) or "file".
@@ -105,9 +106,9 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
         camera, corner = cameras.decimate(full, every), jnp.zeros(2)
         size = (-(-seen_by.height // every), -(-seen_by.width // every))
     else:
-        step = cameras.decimation_for(aim, full, spec.extent_mm, spec.patch)
+        image, size = (seen_by.height, seen_by.width), (spec.patch, spec.patch)
+        step, corner = cameras.patch_window(aim, full, image, spec.extent_mm, spec.patch)
         camera = cameras.decimate(full, step)
-        corner, size = cameras.patch_corner(aim, camera, spec.patch), (spec.patch, spec.patch)
 
     u = draws.uniform(words[2, :2])
     forearm_mm = jnp.where(u[0] < 0.15, 5.0 + 60.0 * u[1], 120.0 + 160.0 * u[1])
@@ -130,8 +131,14 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
     if spec.sensor:
         depth = sense(k[3], depth, middle[2] / camera[0])
     if spec.centre == "com":
-        # Whole frames are searched coarsely too (`datasets.patches.find_hand`).
-        every = 1 if spec.whole else max(1, spec.patch // 64)
+        # Recorded frames are searched coarsely too (`datasets.patches.find_hand`): native pixels,
+        # of a patch as wide as the image, at the same step.
+        if spec.whole:
+            every = 1
+        elif spec.patch < max(seen_by.height, seen_by.width):
+            every = max(1, spec.patch // 64)
+        else:
+            every = search_step(seen_by.width)
         coarse = cameras.decimate(camera, every)
         found = localise(depth[::every, ::every], corner / every, coarse)
     elif spec.centre == "gt":

@@ -35,6 +35,17 @@ def test_patch_pixels_are_pixels_of_the_frame(x, y, z, patch):
             assert example["depth"][i, j] == 0
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.floats(-400, 400), st.floats(-300, 300), st.floats(200, 1500), st.integers(640, 700))
+def test_a_patch_as_wide_as_the_frame_has_all_of_it(x, y, z, patch):
+    frame = np.random.default_rng(0).uniform(300, 1500, (480, 640)).astype(np.float32)
+    example = hand_patch(frame, np.array([x, y, z]), CAMERA, patch=patch, extent_mm=360.0)
+    np.testing.assert_array_equal(example["camera"], CAMERA)
+    u, v = (-example["corner"]).astype(int)
+    np.testing.assert_array_equal(example["depth"][v : v + 480, u : u + 640], frame)
+    assert (example["depth"] > 0).sum() == frame.size
+
+
 def test_whole_frames_are_every_fourth_pixel():
     frame = np.random.default_rng(0).uniform(300, 1500, (480, 640)).astype(np.float32)
     example = whole_frame(frame, np.zeros(3), CAMERA)

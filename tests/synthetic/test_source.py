@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from hpe_jax import camera as cameras
 from hpe_jax.datasets.msra import read_labels
+from hpe_jax.datasets.patches import find_hand
 from hpe_jax.errors import InputError
 from hpe_jax.hand.kinematics import FINGER_LIMITS, THUMB_LIMITS, palm_points
 from hpe_jax.hand.skeletons import SKELETONS
@@ -290,6 +291,21 @@ def test_fine_patches_are_searched_where_they_are(monkeypatch):
     middle, found = centres(8, patch=128)
     along = found * (middle / found)[:, 2:]  # The same ray, as far away as the hand.
     assert np.median(np.linalg.norm(along - middle, axis=-1)) < 40
+
+
+def test_patches_as_wide_as_the_image_are_searched_as_recorded_frames_are():
+    source = make_source(config(dataset="icvl", patch=320), "test", 0)
+    fields = ("depth", "corner", "camera", "centre")
+    step = jax.jit(lambda loaded: {k: source.expand(loaded)[k] for k in fields})
+    batch = jax.device_get(step(source.load(np.arange(16))))
+    assert (batch["camera"] == cameras.ICVL.intrinsics).all()
+    assert (batch["corner"][:, 0] == 0).all()
+    tops = -batch["corner"][:, 1].astype(int)
+    images = [depth[v : v + 240] for depth, v in zip(batch["depth"], tops, strict=True)]
+    recorded = [find_hand(image, cameras.ICVL.intrinsics) for image in images]
+    # But where it is the other one of every two pixels, or the image cuts the arm off.
+    apart = np.linalg.norm(np.array(recorded) - batch["centre"], axis=-1)
+    assert (apart < 0.001).mean() > 0.25 and np.median(apart) < 3
 
 
 def test_where_nothing_is_found_the_centre_is_that_of_the_joints(monkeypatch):
