@@ -23,6 +23,9 @@ variant      what it is                                hardware and time
 ============ ========================================= =========================================
 
 The paper's base, on ICVL's frames, is `base` with a data root.
+
+Unlike the paper: the middle of the volume is the hand's centre as `data.centre=com` finds it,
+without the arm, with 10 mm of noise in training (`data.centre_jitter_mm`).
 """
 
 from ml_collections import ConfigDict

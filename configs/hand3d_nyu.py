@@ -25,6 +25,10 @@ variant      what it is                                hardware and time
 
 The paper augments NYU's frames, all of one subject, by synthetic hands of many; here all hands are
 synthetic, of one subject or of many.
+
+Unlike the paper: the middle of the volume is the hand's centre as `data.centre=com` finds it,
+without the arm, which NYU's frames show, with 10 mm of noise in training
+(`data.centre_jitter_mm`).
 """
 
 from ml_collections import ConfigDict

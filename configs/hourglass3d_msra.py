@@ -30,6 +30,10 @@ no bones; b5: the same with bones. b4 and b5 estimate no depth: read `mean_error
 `metrics.json`.
 
 The paper reports 7.4 mm on MSRA15, and for b1 to b5 11.6, 7.9, 13.1, 8.1 (xy) and 7.6 (xy) mm.
+
+Unlike the paper: centres are those found in the depth image (`data.centre=com`), with 10 mm of
+noise in training (`data.centre_jitter_mm`), because true ones are not to be had outside a data
+set.
 """
 
 from ml_collections import ConfigDict

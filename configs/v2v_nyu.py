@@ -19,6 +19,11 @@ On synthetic-nyu `quick` reaches 14 mm and `long` 8.1 mm (best constant pose 51.
 
 The paper reports 8.42 mm on NYU with an ensemble of ten models and refined centres; a single
 model is worse. The arg-max rounds to voxels of 5.7 mm, by 2.7 mm on average; `subvoxel` does not.
+
+Unlike the paper: centres are those found in the depth image (`data.centre=com`), with 10 mm of
+noise in training (`data.centre_jitter_mm`), as the paper's refined ones need a network of their
+own (`configs/centre_nyu.py`, `data.centre=refined`); NYU's second test subject has 5/6 of the
+cube, as in most later work (`data.cube_by_subject`).
 """
 
 from ml_collections import ConfigDict

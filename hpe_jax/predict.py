@@ -216,6 +216,8 @@ def _run(given: flags.FlagValues) -> None:
     camera = np.array(parse_camera(given.camera), np.float32)
     if not 0 < given.depth_unit < float("inf"):
         raise InputError(f"--depth_unit={given.depth_unit:g}: expected a positive number of mm")
+    if given.cube_mm is not None and not 0 < given.cube_mm < float("inf"):
+        raise InputError(f"--cube_mm={given.cube_mm:g}: expected a positive number of mm")
     if given.centres and given.centre_model:
         raise InputError("--centres and --centre_model: expected one of them")
     frames, out = list_frames(given.input), Path(given.out)
@@ -242,9 +244,9 @@ def _run(given: flags.FlagValues) -> None:
             "this one is for --centre_model"
         )
     summary = predict_frames(
-        Predictor(config, variables, given.centre_model or ""), frames, camera, out,
-        depth_unit=given.depth_unit, hand=given.hand, centres=centres, passes=given.passes,
-        skip_unreadable=given.skip_unreadable,
+        Predictor(config, variables, given.centre_model or "", given.cube_mm),
+        frames, camera, out, depth_unit=given.depth_unit, hand=given.hand, centres=centres,
+        passes=given.passes, skip_unreadable=given.skip_unreadable,
     )  # fmt: skip
     print(report(summary, out, auto=given.hand == "auto"))
 
@@ -313,6 +315,10 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_float(
         "depth_unit", 1.0, "mm for one count of a 16-bit PNG or .npy", None, None, values
     )
+    flags.DEFINE_float(
+        "cube_mm", None, "edge of the hand's cube, if not the model's: a smaller hand's is smaller",
+        None, None, values,
+    )  # fmt: skip
     flags.DEFINE_enum(
         "hand",
         "right",

@@ -43,7 +43,13 @@ def _cut(data: ConfigDict) -> Callable[..., dict[str, np.ndarray]]:
 class Predictor:
     """A trained model that takes whole depth frames, one at a time."""
 
-    def __init__(self, config: ConfigDict, variables: Variables, centre_model: str = "") -> None:
+    def __init__(
+        self,
+        config: ConfigDict,
+        variables: Variables,
+        centre_model: str = "",
+        cube_mm: float | None = None,
+    ) -> None:
         """Of a run's config and weights.
 
         Args:
@@ -51,6 +57,8 @@ class Predictor:
           centre_model: folder of a run that finds hand centres (`configs/centre_nyu.py` or
             `configs/detector_nyu.py`); without one centres are those of the localiser, refined if
             the model was trained with refined ones.
+          cube_mm: edge of the hand's cube, if not the config's: training scales it by the subject
+            (NYU's second one by 5/6, MSRA15's by 3/4 to 1).
 
         Raises:
           InputError: a config that is none of ours, a method that estimates no joints or no
@@ -68,7 +76,7 @@ class Predictor:
             if config.data.get("target", "joints") == "centre":
                 self.skeleton_name = "centre"
             self.skeleton = SKELETONS[self.skeleton_name]
-            self.cube_mm = float(config.data.cube_mm)
+            self.cube_mm = float(config.data.cube_mm if cube_mm is None else cube_mm)
             self._cut = _cut(config.data)
             method = METHODS[name](config.method, self.skeleton)
             if method.measure:

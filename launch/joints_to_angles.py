@@ -119,8 +119,9 @@ def convert(
     out: Path,
     bones: Basis = "own",
     axes: Basis = "own",
+    limit: int | None = None,
 ) -> dict:
-    """Solve all parts and leave the files; the summary.
+    """Solve all parts, or the first `limit` frames of each, and leave the files; the summary.
 
     Raises:
       InputError: no frame of any part can be solved.
@@ -142,9 +143,10 @@ def convert(
     lines: list[str] = []
     for name, where in parts.items():
         these = joints[where]
-        summary["frames"] += len(these)
         first = where.start or 0
         subject = measure(these, skeleton, bones=bones, axes=axes)
+        these = these[:limit]
+        summary["frames"] += len(these)
         begun, rate = time.monotonic(), Rate(len(these))
 
         def progress(done: int, name: str = name, rate: Rate = rate) -> None:
@@ -216,7 +218,7 @@ def main() -> int:
     parser.add_argument("--bones", default="own", choices=["own", "template"])
     parser.add_argument("--axes", default="own", choices=["own", "template"])
     parser.add_argument("--solver", default="lm", choices=["lm", "track", "swarm"])
-    parser.add_argument("--limit", type=int, help="only so many frames")
+    parser.add_argument("--limit", type=int, help="only so many frames of each part")
     args = parser.parse_args()
     from hpe_jax.process import use_cache
 
@@ -228,18 +230,12 @@ def main() -> int:
         if args.part not in parts:
             raise InputError(f"--part={args.part}: {args.joints} has {', '.join(parts)}")
         parts = {args.part: parts[args.part]}
-    if args.limit is not None:
-        if args.limit < 1:
-            raise InputError(f"--limit={args.limit}: expected a positive number of frames")
-        if args.part is None:
-            parts = {"hand": slice(None)}
-        # Slices of slices, so that messages still count the file's frames.
-        kept = {k: range(len(joints))[v][: args.limit] for k, v in parts.items()}
-        parts = {k: slice(v.start, v.stop) for k, v in kept.items()}
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit={args.limit}: expected a positive number of frames")
     Path(args.out).mkdir(parents=True, exist_ok=True)  # refused before the work, not after it
     try:
         summary = convert(
-            joints, skeleton, parts, args.solver, Path(args.out), args.bones, args.axes
+            joints, skeleton, parts, args.solver, Path(args.out), args.bones, args.axes, args.limit
         )
     except InputError as error:
         raise InputError(f"{args.joints}: {error}") from error

@@ -6,7 +6,7 @@
 `--workdir` is a run of `configs/centre_nyu.py` (centres "refined") or `configs/detector_nyu.py`
 ("detected"). Leaves `OUT/center_SPLIT_refined.txt` or `..._detected.txt`: one `x y z` (mm) a
 frame, y as the data set's published files count it (up for NYU and MSRA15), `invalid` where a
-frame shows no hand or cannot be read, which is reported. `--config.data.centre=file` with
+frame is missing, shows no hand or cannot be read, which is told. `--config.data.centre=file` with
 `--config.data.centre_file='OUT/center_{split}_refined.txt'` reads them (ask for both splits then).
 Without `--root` the frames are the 2,048 synthetic test frames, y down, and the file is
 `OUT/center_synthetic_test_refined.txt`.
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +25,7 @@ from jaxtyping import Float
 from hpe_jax.command import one_line_errors
 from hpe_jax.datasets import make_source
 from hpe_jax.datasets.centres import write_centres
-from hpe_jax.errors import InputError, one_line
+from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.process import use_cache
 from hpe_jax.progress import Rate, Status
@@ -52,9 +51,9 @@ def main() -> int:
     for split in splits:
         data = model.data.copy_and_resolve_references()
         data.root, data.centre_jitter_mm = args.root, 0.0
-        # The detector needs no centre; no frame stands in for another.
+        # The detector needs no centre; frames for which another stands in are found out below.
         data.centre = "gt" if model.whole else "com"
-        data.skip_unreadable = data.stand_in = False
+        data.skip_unreadable = data.stand_in = True
         source = make_source(data, split, 0)
         if source.size is None:
             raise InputError(f"{source.name}: the {split} split is endless, no file fits")
@@ -64,45 +63,25 @@ def main() -> int:
         path.parent.mkdir(parents=True, exist_ok=True)  # refused before the work, not after it
         centres = find(model, source)
         invalid = int(np.isnan(centres[:, 0]).sum())
-        if invalid == len(centres):
-            raise InputError(f"{source.name}: no usable frame in the {split} split")
         write_centres(path, centres, y_up=source.centres_y_up)
         print(f"{path}: {invalid} of {len(centres):,} frames invalid")
     return 0
 
 
 def find(model: CentreModel, source: Source) -> Float[np.ndarray, "N 3"]:
-    """Centres (mm) in all frames of a split; NaN where a frame shows no hand."""
+    """Centres (mm) in all frames of a split; NaN where a frame shows no hand or is unusable."""
     step = jax.jit(lambda loaded: model.centres(source.expand(loaded)))
     centres = np.full((source.size or 0, 3), np.nan, np.float32)
     status, rate = Status(), Rate(len(centres))
     for start in range(0, len(centres), BATCH):
         rows = np.arange(start, min(start + BATCH, len(centres)))
-        usable, loaded = _load(source, rows)
-        if len(usable):
-            centres[usable] = jax.device_get(step(loaded))[: len(usable)]
+        loaded = source.load(np.resize(rows, BATCH))
+        centres[rows] = jax.device_get(step(loaded))[: len(rows)]
         rate.done += len(rows)
         status.show(rate.text())
     status.line(rate.text())
+    centres[sorted(source.skipped)] = np.nan
     return centres
-
-
-def _load(source: Source, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """The frames among `rows` that show a hand, and a whole batch that begins with them."""
-    try:
-        return rows, source.load(np.resize(rows, BATCH))
-    except InputError:
-        usable = rows[[_loads(source, row) for row in rows]]
-        return usable, source.load(np.resize(usable, BATCH)) if len(usable) else {}
-
-
-def _loads(source: Source, row: int) -> bool:
-    try:
-        source.load(np.array([row]))
-    except InputError as error:
-        print(f"invalid: {one_line(error)}", file=sys.stderr)
-        return False
-    return True
 
 
 if __name__ == "__main__":

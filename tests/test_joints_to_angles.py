@@ -53,9 +53,16 @@ def test_angles_and_motion_are_left(joints, tmp_path, monkeypatch, capsys):
     kept = np.load(tmp_path / "out" / "angles.npz")
     assert kept["fingers"].shape == (FRAMES, 4, 4) and kept["thumb"].shape == (FRAMES, 5)
     assert np.isnan(kept["fingers"][1]).all() and np.isfinite(kept["fingers"][2]).all()
+    assert (
+        run(monkeypatch, tmp_path / "xyz.txt", tmp_path / "few", "--format=xyz", "--limit=3") == 0
+    )
+    few = json.loads((tmp_path / "few" / "summary.json").read_text())
+    assert few["frames"] == 3 and np.load(tmp_path / "few" / "angles.npz")["thumb"].shape == (3, 5)
     assert np.isnan(kept["error_mm"][2, 3]) and np.nanmean(kept["error_mm"]) < 0.5
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     part = summary["parts"]["hand"]
+    # Measured on all frames, however few are solved.
+    assert few["parts"]["hand"]["bone_lengths_mm"] == part["bone_lengths_mm"]
     assert (part["frames"], part["solved"], summary["solver"]) == (FRAMES, 23, "lm")
     assert part["residual_mm"]["mean"] == pytest.approx(np.nanmean(kept["error_mm"]), abs=0.02)
     points = hand_points(read_bvh(tmp_path / "out" / "hand.bvh"))
@@ -159,7 +166,8 @@ def test_joints_that_are_far_off_need_the_template_s_bones(tmp_path, monkeypatch
     write_joints(path, true + np.random.default_rng(0).normal(0, 12, true.shape))
     given = ["--dataset=nyu", "--format=xyz"]
     assert run(monkeypatch, path, out, *given) == 2
-    assert "bones=template, where joints are centimetres off" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "format, in poses that differ; elsewhere --bones=template" in told
     assert run(monkeypatch, path, out, *given, "--bones=template") == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["bones"] == summary["axes"] == "template"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -572,6 +573,26 @@ def test_what_may_be_wrong_is_told(tmp_path, right, left, frames, distance, told
     text = report(summary, tmp_path, auto=True)
     for warning in ("may mislead", "is --depth_unit right"):
         assert (warning in text) == (warning == told)
+
+
+def test_the_cube_can_be_another(toy, workdir, recording, tmp_path, monkeypatch, capsys):
+    folder, out = recording[0], tmp_path / "out"
+    given = []
+
+    def make_asking(config, skeleton):
+        def predict(variables, batch):
+            jax.debug.callback(lambda cube: given.append(float(cube[0])), batch["cube"])
+            return make_toy(config, skeleton).predict(variables, batch)
+
+        return Method(lambda key: {}, lambda *_: None, predict)
+
+    monkeypatch.setitem(methods.METHODS, "toy", make_asking)
+    assert command(workdir, folder / "0.png", out, FLAG, "--cube_mm=208.5") == 0
+    jax.effects_barrier()
+    assert set(given) == {208.5}
+    assert json.loads((out / "summary.json").read_text())["cube_mm"] == 208.5
+    told = failure(capsys, workdir, folder, out, FLAG, "--cube_mm=0")
+    assert "--cube_mm=0: expected a positive number of mm" in told
 
 
 def test_what_is_no_hand_by_its_size_is_told(toy, workdir, tmp_path, capsys):

@@ -1,6 +1,6 @@
 """The ICVL hand data set (Tang et al. 2014), read as it is published.
 
-Layout, below a root that may also be the folder holding it:
+Layout, below the root:
 
     Training/labels.txt      Training/Depth/SESSION/image_NNNN.png
     Testing/test_seq_1.txt   Testing/Depth/test_seq_1/image_NNNN.png    and the same for 2

@@ -41,6 +41,7 @@ def leave_out_bad(
         f"in front of the camera, the first is {row(int(np.argmax(bad)))}"
     )
     if not skip:
-        raise InputError(f"{text} (in training, data.skip_unreadable=True leaves such joints out)")
+        cure = "data.skip_unreadable=True leaves such joints out of training, a test needs them all"
+        raise InputError(f"{text} ({cure})")
     log.warning("%s: such joints are left out", text)
     return np.where(good[..., None], joints, np.nan)

@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from hpe_jax import camera as cameras
 from hpe_jax.datasets.labels import leave_out_bad
-from hpe_jax.datasets.recorded import Recording, recorded_source, replacing
+from hpe_jax.datasets.recorded import Recording, check_names, recorded_source, replacing
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 
@@ -61,15 +61,15 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         raise InputError(f"data.subject={left_out}: MSRA15 has the subjects 0 to {SUBJECTS - 1}")
     subjects = [s for s in range(SUBJECTS) if (s == left_out) == (split == "test")]
     root = find_root(data.root, subjects)
-    skip = split == "train" and replacing(data, split)[1]
+    gaps = replacing(data, split)[1]  # A frame that is not there is skipped like a torn one.
     frames: list[Path] = []
     labels: list[np.ndarray] = []
     cube: list[np.ndarray] = []
     for subject in subjects:
         for gesture in GESTURES:
             folder = root / f"P{subject}" / gesture
-            joints = read_labels(folder / "joint.txt", skip=skip)
-            frames += list_frames(folder, len(joints))
+            joints = read_labels(folder / "joint.txt", skip=gaps and split == "train")
+            frames += list_frames(folder, len(joints), gaps=gaps)
             labels.append(joints)
             share = CUBES[subject] if data.get("cube_by_subject", True) else 1.0
             cube.append(np.full(len(joints), data.cube_mm * share, np.float32))
@@ -102,16 +102,11 @@ def find_root(root: str | Path, subjects: list[int]) -> Path:
     return base
 
 
-def list_frames(folder: Path, labels: int) -> list[Path]:
-    """A gesture's frames in order; InputError unless they are 0..`labels` - 1."""
-    found = {path.name for path in folder.glob("*_depth.bin")}
+def list_frames(folder: Path, labels: int, *, gaps: bool = False) -> list[Path]:
+    """A gesture's frames in order; `recorded.check_names` says which errors there are."""
+    found = {path.name for path in folder.glob("[!.]*_depth.bin")}
     names = [f"{i:06d}_depth.bin" for i in range(labels)]
-    missing = next((name for name in names if name not in found), None)
-    if missing is not None or len(found) != labels:
-        raise InputError(
-            f"{folder}: {len(found)} frames *_depth.bin, expected {labels}, one for each line of "
-            f"joint.txt" + (f" (first missing: {missing})" if missing else "")
-        )
+    check_names(folder, "*_depth.bin", found, names, "line of joint.txt", gaps)
     return [folder / name for name in names]
 
 

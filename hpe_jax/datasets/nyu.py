@@ -29,7 +29,7 @@ from hpe_jax.camera import uvd_to_xyz
 from hpe_jax.datasets.depth_io import read_depth
 from hpe_jax.datasets.labels import leave_out_bad
 from hpe_jax.datasets.matlab import read_variables
-from hpe_jax.datasets.recorded import Recording, recorded_source, replacing
+from hpe_jax.datasets.recorded import Recording, check_names, recorded_source, replacing
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.hand.skeletons import NYU_COLUMNS
@@ -104,25 +104,12 @@ def find_split(root: str | Path, split: str, view: int = 1, *, gaps: bool = Fals
 
 
 def list_split(folder: Path, view: int, labels: int, *, gaps: bool = False) -> list[Path]:
-    """The frames of one camera, in order; InputError unless they are 1..`labels`.
-
-    With `gaps` some may be missing; reading one of these raises.
-    """
+    """The frames of one camera, in order; `recorded.check_names` says which errors there are."""
     prefix = f"depth_{view}_"
     with os.scandir(folder) as entries:
         found = {e.name for e in entries if e.name.startswith(prefix) and e.name.endswith(".png")}
     names = [_frame_name(view, i) for i in range(labels)]
-    missing = next((name for name in names if name not in found), None)
-    complete = len(found) == labels and missing is None
-    if not (complete or (gaps and found.issubset(names))):
-        first = (
-            f" (first missing: {missing}; with data.skip_unreadable=True in training and "
-            "data.stand_in=True in a test others stand in)"
-        )
-        raise InputError(
-            f"{folder}: {len(found)} frames {prefix}*.png, expected {labels}, one for each row "
-            f"of joint_data.mat{first if missing else ''}"
-        )
+    check_names(folder, f"{prefix}*.png", found, names, "row of joint_data.mat", gaps)
     return [folder / name for name in names]
 
 

@@ -115,6 +115,34 @@ def replacing(data: Any, split: str) -> tuple[str, bool]:
     return option, bool(data.get(option, False))
 
 
+def check_names(
+    folder: Path, pattern: str, found: set[str], names: list[str], of: str, gaps: bool
+) -> None:
+    """Compare the frames that are there with those that the labels are of.
+
+    Args:
+      folder, pattern: where and how `found` were found, for messages.
+      names: one for each `of`.
+      gaps: whether some may be missing; reading one of these raises.
+
+    Raises:
+      InputError: one is missing, or there is one that nobody expects.
+    """
+    extra = sorted(found.difference(names))
+    missing = next((name for name in names if name not in found), None)
+    if not extra and (gaps or missing is None):
+        return
+    told = f"first not expected: {extra[0]}" if extra else ""
+    if missing:
+        told = (
+            f"first missing: {missing} (with data.skip_unreadable=True in training and "
+            f"data.stand_in=True in a test others stand in){'; ' if extra else ''}{told}"
+        )
+    raise InputError(
+        f"{folder}: {len(found)} frames {pattern}, expected {len(names)}, one for each {of}; {told}"
+    )
+
+
 def _check(recording: Recording) -> None:
     """InputError unless every frame has labels that can be trained on."""
     count, joints = len(recording.frames), len(SKELETONS[recording.skeleton])
@@ -152,7 +180,7 @@ def _check_centres(path: Path, centres: Float[np.ndarray, "N 3"], recording: Rec
     away, cube = apart(centres), float(np.median(recording.cube))
     flipped = apart(flip_y(centres))
     # Hands in the middle of the picture are near with either sign.
-    if not (away > cube or (away > cube / 5 and flipped < away / 2)):
+    if not (away > cube or (away > cube / 10 and flipped < away / 2)):
         return
     up = "up" if recording.centres_y_up else "down"
     reason = f"expected mm in camera space, y {up} as published for {recording.name}"
@@ -287,7 +315,8 @@ class _Examples:
         """
         count = len(self.frames)
         epoch, index = divmod(number, count)
-        for attempt in range(_MAX_SKIPS):
+        attempts = min(_MAX_SKIPS, count)
+        for attempt in range(attempts):
             candidate = (index + attempt if self.training else abs(index - attempt)) % count
             try:
                 if self.training:
@@ -305,7 +334,7 @@ class _Examples:
                 if new and (so_far <= _TOLD or so_far % 1000 == 0):
                     rest = "; of others every thousandth is told" if so_far == _TOLD else ""
                     log.warning("skipped %s (%d frames skipped so far%s)", error, so_far, rest)
-        raise InputError(f"{self.frames[index]}: {_MAX_SKIPS} unusable frames in a row")
+        raise InputError(f"{self.frames[index]}: {attempts} unusable frames in a row")
 
     def load(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """`Source.load`: the examples of these numbers, stacked along a leading axis."""

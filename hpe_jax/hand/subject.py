@@ -261,7 +261,7 @@ def measure(
         raise InputError(
             f"the bones of the {FINGERS[f]} measure {', '.join(f'{v:.0f}' for v in own[f])} mm, "
             f"expected about {', '.join(f'{v:.0f}' for v in usual[f])} mm for a hand of this size: "
-            "joints of one hand, in the data set's order, units and format; or bones=template, "
-            "where joints are centimetres off"
+            "joints of one hand, in the data set's order, units and format, in poses that "
+            "differ; elsewhere --bones=template"
         )
     return subject

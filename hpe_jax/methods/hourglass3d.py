@@ -10,7 +10,8 @@ each joint; all but the last also in one for each bone, a Gaussian about the seg
 its two joints. Features and heatmaps of a stack are added to what the next one sees.
 
 Deviations: on NYU cubes depend on the subject, on MSRA15 the points are those within 300 mm, and
-training adds noise to centres (`defaults.experiment`). Where the paper is silent: the longest side
+training adds noise to centres (`defaults.experiment`); the stem's windows of stride 2 begin at the
+voxel that they are counted at, not one before it. Where the paper is silent: the longest side
 of the points' box fills the grid after, not before, the points were turned (about the line of
 sight) and stretched; the stretch keeps the area; a direct head (b1, b3) sees the features pooled to
 4 voxels a side, through two fully connected layers; the image of the two-dimensional baselines is

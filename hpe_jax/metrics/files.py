@@ -150,5 +150,6 @@ def _first_bad_number(path: str | Path, lines: list, named: bool, gaps: bool) ->
                 return InputError(
                     f"{path}, line {number}: column {column} is {token!r}, expected a "
                     + ("number" if gaps else "finite number")
+                    + ("; every frame needs an answer to be scored" if token == "nan" else "")
                 )
     raise AssertionError("no bad number in a file that could not be converted")

@@ -161,9 +161,28 @@ def test_an_empty_test_frame_is_answered_from_the_one_before(tmp_path, caplog):
     np.testing.assert_allclose(batch["joints"][0], labels[0, "1", 1], atol=0.01)
 
 
+def test_a_missing_frame_is_skipped_like_a_torn_one(tmp_path):
+    labels = make_tree(tmp_path)
+    (tmp_path / "P0" / "1" / "000000_depth.bin").unlink()
+    (tmp_path / "P0" / "1" / "._000001_depth.bin").write_bytes(b"macOS")
+    source = make_source(config(tmp_path, skip_unreadable=True, subject=1), "train", 0)
+    np.testing.assert_allclose(
+        source.load(np.array([0]))["joints"][0], labels[0, "1", 1], atol=0.01
+    )
+    source = make_source(config(tmp_path, stand_in=True), "test", 0)
+    np.testing.assert_allclose(
+        source.load(np.array([0]))["joints"][0], labels[0, "1", 0], atol=0.01
+    )
+    assert source.skipped == {0}
+
+
 @pytest.mark.parametrize(
     ("damage", "match"),
     [
+        (
+            lambda p: (p / "I/7_depth.bin").touch(),
+            r"P5/I: 3 frames .*, expected 2, .*; first not expected: 7_depth\.bin",
+        ),
         (lambda p: (p / "Y/joint.txt").unlink(), r"expected .*P5/Y/joint\.txt"),
         (lambda p: (p / "I/000000_depth.bin").unlink(), r"P5/I: 1 frames .* missing: 000000_"),
         (lambda p: (p / "I/joint.txt").write_text("3\n1 2 3"), r"I/joint\.txt: 1 lines .*3 as"),

@@ -127,6 +127,18 @@ def test_centre_files_of_other_hands_are_refused(tmp_path, factor, hint, y_up):
             recorded_source(data, "train", 0, given)
 
 
+def test_centres_a_finger_s_breadth_from_the_middle_have_a_sign_of_y_too(tmp_path):
+    """As those of ICVL."""
+    joints = np.full((FRAMES, JOINTS, 3), [0, 16, 720], np.float32)
+    given = recording(joints=joints, centres_y_up=False)
+    data = config(centre="file", centre_file=str(tmp_path / "c.txt"))
+    write_centres(tmp_path / "c.txt", np.array([[0, 16, 720.0]] * FRAMES))
+    assert recorded_source(data, "train", 0, given).size == FRAMES
+    write_centres(tmp_path / "c.txt", np.array([[0, -16, 720.0]] * FRAMES))
+    with pytest.raises(InputError, match="32 mm .*they fit with the other sign of y"):
+        recorded_source(data, "train", 0, given)
+
+
 @pytest.mark.parametrize("x", [0, 50])
 def test_centres_near_the_middle_of_the_picture_have_a_sign_of_y_too(tmp_path, x):
     """Mirrored ones lie within the cube, but not where any detector would put them."""
