@@ -243,6 +243,12 @@ def _run(given: flags.FlagValues) -> None:
             f"--workdir={given.workdir}: finds hand centres, expected a run trained for joints; "
             "this one is for --centre_model"
         )
+    kind = data.get("centre", "com")
+    if kind in ("file", "gt") and not (given.centres or given.centre_model):
+        print(
+            f"note: the model was trained on other centres (data.centre={kind}) than those of com",
+            file=sys.stderr,
+        )
     summary = predict_frames(
         Predictor(config, variables, given.centre_model or "", given.cube_mm),
         frames, camera, out, depth_unit=given.depth_unit, hand=given.hand, centres=centres,

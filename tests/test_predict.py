@@ -595,6 +595,23 @@ def test_the_cube_can_be_another(toy, workdir, recording, tmp_path, monkeypatch,
     assert "--cube_mm=0: expected a positive number of mm" in told
 
 
+def test_centres_of_another_kind_than_training_s_are_told(
+    toy, variables, recording, tmp_path, monkeypatch, capsys
+):
+    frame, joints = recording[0] / "0.png", recording[1][0]
+    write_centres(tmp_path / "c.txt", joints.mean(0)[None])
+    config = make_config()
+    monkeypatch.setattr("hpe_jax.training.checkpoints.load_model", lambda _: (config, variables))
+    for centre, more, told in (
+        ("com", (), False), ("file", (), True), ("gt", (), True),
+        ("file", (f"--centres={tmp_path / 'c.txt'}",), False),
+    ):  # fmt: skip
+        config.data.centre = centre
+        assert command("run", frame, tmp_path / "out", FLAG, *more) == 0
+        said = capsys.readouterr().err
+        assert (f"trained on other centres (data.centre={centre})" in said) == told
+
+
 def test_what_is_no_hand_by_its_size_is_told(toy, workdir, tmp_path, capsys):
     """A hand, a wall, a pen."""
     folder, out = tmp_path / "frames", tmp_path / "out"
