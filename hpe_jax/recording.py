@@ -106,8 +106,7 @@ class Writer:
     def add(self, name: str, found: Prediction | None) -> None:
         """One frame; None if it shows no hand."""
         line: dict[str, Any] = {"frame": name, "joints_mm": None, "centre_mm": None}
-        line |= {"located_mm": None, "inside_hand": None}
-        line |= {"seen_cm2": None, "latency_ms": None}
+        line |= {"located_mm": None, "inside_hand": None, "seen_cm2": None, "latency_ms": None}
         uvd = np.full((len(self._skeleton), 3), np.nan)
         if found is not None:
             uvd = to_uvd(found.joints, self._camera)
@@ -152,7 +151,8 @@ class Writer:
         """A frame's line in each of `LINES`."""
         if not self.opened:
             self._waiting.append(lines)
-        for file, line in zip(self._files, lines, strict=False):
+            return
+        for file, line in zip(self._files, lines, strict=True):
             with naming(file.name):
                 file.write(line + "\n")
                 file.flush()
