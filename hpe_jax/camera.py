@@ -59,7 +59,7 @@ MSRA = CameraSpec(241.42, 241.42, 160.0, 120.0, 320, 240)
 CAMERAS = {"nyu": NYU, "icvl": ICVL, "msra": MSRA}
 
 
-def _arrays(*values: ArrayLike | Numbers) -> tuple[Any, ...]:
+def _arrays(*values: ArrayLike | Numbers | float | int) -> tuple[Any, ...]:
     """The namespace to compute in and the values as arrays: tuples, lists and a `CameraSpec` become
     NumPy's. NumPy for NumPy alone, so that reading data never touches an accelerator."""
     values = tuple(v.intrinsics if isinstance(v, CameraSpec) else v for v in values)
@@ -121,7 +121,7 @@ def decimate(
     camera: Float[ArrayLike, "... 4"] | Numbers, step: ArrayLike | float
 ) -> Float[ArrayLike, "... 4"]:
     """The camera of `image[::step, ::step]`."""
-    xp, camera = _arrays(camera)
+    xp, camera, step = _arrays(camera, step)
     return camera / xp.asarray(step, camera.dtype)[..., None]
 
 
@@ -221,7 +221,6 @@ def patch_window(
       k, a whole number, and the corner in the decimated image.
     """
     xp, centre, camera = _arrays(centre, camera)
-    camera = xp.asarray(camera)
     if patch < max(size):
         step = decimation_for(centre, camera, extent_mm, patch)
         return step, patch_corner(centre, decimate(camera, step), patch)
