@@ -131,14 +131,10 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
     if spec.sensor:
         depth = sense(k[3], depth, middle[2] / camera[0])
     if spec.centre == "com":
-        # Recorded frames are searched coarsely too (`datasets.patches.find_hand`): native pixels,
-        # of a patch as wide as the image, at the same step.
-        if spec.whole:
-            every = 1
-        elif spec.patch < max(seen_by.height, seen_by.width):
-            every = max(1, spec.patch // 64)
-        else:
-            every = search_step(seen_by.width)
+        # Recorded frames are searched coarsely (`datasets.patches.find_hand`), as a patch as wide
+        # as the image is; of smaller patches and of whole frames pixels are left out already.
+        native = not spec.whole and spec.patch >= max(seen_by.height, seen_by.width)
+        every = search_step(seen_by.width) if native else 1
         coarse = cameras.decimate(camera, every)
         found = localise(depth[::every, ::every], corner / every, coarse)
     elif spec.centre == "gt":
