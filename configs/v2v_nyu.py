@@ -29,6 +29,7 @@ cube, as in most later work (`data.cube_by_subject`).
 from ml_collections import ConfigDict
 
 from hpe_jax.defaults import experiment, quicken
+from hpe_jax.methods.v2v import PAPER, QUICK
 
 VARIANTS = ("", "quick", "long", "subvoxel")
 
@@ -38,35 +39,10 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in VARIANTS:
         raise ValueError(f"configs/v2v_nyu.py has no variant {variant!r}, expected {VARIANTS[1:]}")
     config = experiment("nyu")
-    config.method = ConfigDict(
-        {
-            "name": "v2v",
-            "input": 88,  # voxels along the cube's edge that the network sees
-            "canvas": 96,  # voxels of the cube with room for random translation
-            "occupancy": "binary",  # binary | linear: a reading counts in two voxels along z
-            "widths": (16, 32, 64, 128),
-            "sigma": 1.7,  # of the target heatmaps, output voxels
-            "decode": "argmax",  # argmax | topk | subvoxel
-            "top_k": 5,  # for topk
-            "scale": (0.8, 1.2),  # training augmentation
-            "rotation_deg": 40.0,
-            "kernel_std": 0.001,
-            "output_std": 0.001,  # of the last convolution
-            "dtype": "float32",  # of the arithmetic; parameters are always float32
-        }
-    )
+    config.method = ConfigDict(PAPER)
     if variant == "subvoxel":
         config.method.decode = "subvoxel"  # the arg-max quantises to 5.7 mm output voxels
     if variant in ("quick", "long"):
         quicken(config, steps=8000 if variant == "long" else 1100)
-        config.method.input = 32  # 88 voxels do not train in minutes on a CPU
-        config.method.canvas = 32  # endless synthetic hands differ by themselves:
-        config.method.scale = (1.0, 1.0)  # nothing to augment
-        config.method.rotation_deg = 0.0
-        config.method.occupancy = "linear"  # binary rounds depth to 7.8 mm and costs 0.4 mm
-        config.method.widths = (8, 16, 32, 64)
-        config.method.decode = "subvoxel"  # an output voxel is 15.6 mm here
-        config.method.kernel_std = 0.0  # He; BatchNorm hides the scale, not its eps
-        config.method.output_std = 0.0001  # begins at heatmaps of zero, which most are
-        config.method.sigma = 1.5  # 23 mm there; the paper's 1.7 costs half a millimetre
+        config.method.update(QUICK)
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from hpe_jax.training.sources import make_source
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "--config=configs/v2v_nyu.py"
@@ -112,6 +115,20 @@ def test_variants_differ_as_documented():
     assert quick.method.input < paper.method.input and quick.steps > 0
     with pytest.raises(ValueError, match="no variant 'fast'"):
         get_config("fast")
+
+
+@pytest.mark.parametrize("data_set", ["icvl", "msra"])
+def test_other_data_sets_train_the_same_network(data_set):
+    module = importlib.import_module(f"configs.v2v_{data_set}")
+    for variant in ("", "quick", "subvoxel"):
+        there, nyu = module.get_config(variant), get_config(variant)
+        assert there.method == nyu.method and there.optimizer == nyu.optimizer
+        assert (there.steps, there.batch, there.epochs) == (nyu.steps, nyu.batch, nyu.epochs)
+        assert (there.data.dataset, there.data.cube_mm) == (data_set, 200.0)
+        assert there.data.patch == (128 if variant == "quick" else 320)
+        assert make_source(there, "train").skeleton == data_set
+    with pytest.raises(ValueError, match="no variant 'fast'"):
+        module.get_config("fast")
 
 
 def test_tiny_run_leaves_everything(tmp_path):

@@ -2,7 +2,8 @@
 
 G. Moon, J. Y. Chang, K. M. Lee, "V2V-PoseNet: Voxel-to-Voxel Prediction Network for Accurate
 3D Hand and Human Pose Estimation from a Single Depth Map", CVPR 2018.
-Configs: `configs/v2v_nyu.py` (the paper), `:subvoxel`, `:quick`, `:long`.
+Configs: `configs/v2v_nyu.py` (the paper), `:subvoxel`, `:quick`, `:long`; `configs/v2v_icvl.py`,
+`configs/v2v_msra.py`.
 
 The hand's cube becomes a binary occupancy grid, an encoder-decoder of residual blocks turns it
 into one heatmap for each joint at half the resolution, trained on un-normalised Gaussians
@@ -39,6 +40,35 @@ from hpe_jax.layers.blocks import Conv, ConvBlock, ResidualBlock, Upsample
 from hpe_jax.layers.init import init_variables
 from hpe_jax.methods import checks
 from hpe_jax.methods.base import Method, Metrics, Variables, mean_error
+
+PAPER = {
+    "name": "v2v",
+    "input": 88,  # voxels along the cube's edge that the network sees
+    "canvas": 96,  # voxels of the cube with room for random translation
+    "occupancy": "binary",  # binary | linear: a reading counts in two voxels along z
+    "widths": (16, 32, 64, 128),
+    "sigma": 1.7,  # of the target heatmaps, output voxels
+    "decode": "argmax",  # argmax | topk | subvoxel
+    "top_k": 5,  # for topk
+    "scale": (0.8, 1.2),  # training augmentation
+    "rotation_deg": 40.0,
+    "kernel_std": 0.001,
+    "output_std": 0.001,  # of the last convolution
+    "dtype": "float32",  # of the arithmetic; parameters are always float32
+}
+# The method at the size of the `quick` variants.
+QUICK = {
+    "input": 32,  # 88 voxels do not train in minutes on a CPU
+    "canvas": 32,  # endless synthetic hands differ by themselves:
+    "scale": (1.0, 1.0),  # nothing to augment
+    "rotation_deg": 0.0,
+    "occupancy": "linear",  # binary rounds depth to 7.8 mm and costs 0.4 mm
+    "widths": (8, 16, 32, 64),
+    "decode": "subvoxel",  # an output voxel is 15.6 mm here
+    "kernel_std": 0.0,  # He; BatchNorm hides the scale, not its eps
+    "output_std": 0.0001,  # begins at heatmaps of zero, which most are
+    "sigma": 1.5,  # 23 mm there; the paper's 1.7 costs half a millimetre
+}
 
 POOL = 2  # input voxels to an output voxel
 
@@ -110,9 +140,8 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     """V2V-PoseNet for a skeleton.
 
     Args:
-      config: the `method` part: `input` and `canvas` (voxels), `occupancy` (binary where a run
-        from before that field has none), `widths`, `sigma` (output voxels), `decode` and `top_k`,
-        `scale`, `rotation_deg`, `kernel_std`, `output_std`, `dtype`.
+      config: the `method` part, `PAPER` with changes (a run from before `occupancy` has none; its
+        volumes were binary).
       skeleton: its joints, in order, are the heatmaps.
 
     Raises:
