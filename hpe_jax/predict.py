@@ -12,8 +12,8 @@ both ways, takes, for the whole input, the hand whose joints fit the depth of th
 
 Below `--out`: `joints.jsonl` and `predictions.txt` (a line a frame, written as soon as it is known,
 or, with `--hand=auto`, as soon as the hand is decided; the latter as `hpe_jax.evaluate` reads it,
-nan where there is no hand), `summary.json`, `overlays/` and, for more than one frame,
-`animation.gif`. Nothing there is touched before a first frame shows a hand.
+nan where there is no hand), `summary.json` and, but for `--nopictures`, `overlays/` and, for more
+than one frame, `animation.gif`. Nothing there is touched before a first frame shows a hand.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def predict_frames(
     centres: np.ndarray | None = None,
     passes: int = 1,
     skip_unreadable: bool = False,
+    pictures: bool = True,
 ) -> dict[str, Any]:
     """Predict all frames of a recording into `out`; returns what `summary.json` holds.
 
@@ -70,6 +71,7 @@ def predict_frames(
       skip_unreadable: a frame that cannot be read, or has nothing about its centre, gets a line
         without joints and is reported; else it stops everything, after what was predicted before
         it has been written.
+      pictures: whether to draw overlays and an animation.
 
     Raises:
       InputError: a frame is unreadable or its unit of depth is wrong, or a centre lies outside
@@ -83,7 +85,7 @@ def predict_frames(
     from hpe_jax.progress import Rate, Status
     from hpe_jax.recording import HandChoice, Writer
 
-    writer = Writer(out, predictor.skeleton, camera)
+    writer = Writer(out, predictor.skeleton, camera, pictures)
     choice = HandChoice(writer, ("right", "left") if hand == "auto" else (hand,))
     status, rate = Status(), Rate(len(frames))
     warm, unreadable, seconds = False, 0, 0.0
@@ -252,7 +254,7 @@ def _run(given: flags.FlagValues) -> None:
     summary = predict_frames(
         Predictor(config, variables, given.centre_model or "", given.cube_mm),
         frames, camera, out, depth_unit=given.depth_unit, hand=given.hand, centres=centres,
-        passes=given.passes, skip_unreadable=given.skip_unreadable,
+        passes=given.passes, skip_unreadable=given.skip_unreadable, pictures=given.pictures,
     )  # fmt: skip
     print(report(summary, out, auto=given.hand == "auto"))
 
@@ -311,12 +313,16 @@ def make_flags() -> flags.FlagValues:
     for name, meaning in text.items():
         flags.DEFINE_string(name, None, meaning, values)
     switches = {
-        "centres_y_up": "y of --centres points up, as in NYU's published text files",
-        "skip_unreadable": "report frames that are unreadable, or empty about their centre of "
-        "--centres, and go on, instead of stopping",
+        "centres_y_up": (False, "y of --centres points up, as in NYU's published text files"),
+        "skip_unreadable": (
+            False,
+            "report frames that are unreadable, or empty about their centre of --centres, and go "
+            "on, instead of stopping",
+        ),
+        "pictures": (True, "draw overlays and an animation, which takes longer than to predict"),
     }
-    for name, meaning in switches.items():
-        flags.DEFINE_bool(name, False, meaning, values)
+    for name, (default, meaning) in switches.items():
+        flags.DEFINE_bool(name, default, meaning, values)
     flags.DEFINE_list("camera", None, "fx,fy,cx,cy of the frames in pixels, y down", values)
     flags.DEFINE_float(
         "depth_unit", 1.0, "mm for one count of a 16-bit PNG or .npy", None, None, values

@@ -70,8 +70,10 @@ class Writer:
     Nothing is made or replaced before `open`; lines added until then wait for it.
     """
 
-    def __init__(self, out: Path, skeleton: Skeleton, camera: Float[np.ndarray, " 4"]) -> None:
-        self._out, self._skeleton, self._camera = out, skeleton, camera
+    def __init__(
+        self, out: Path, skeleton: Skeleton, camera: Float[np.ndarray, " 4"], pictures: bool = True
+    ) -> None:
+        self._out, self._skeleton, self._camera, self._draws = out, skeleton, camera, pictures
         self._pictures = out / PICTURES
         self._files: list[TextIO] = []
         self._waiting: list[tuple[str, ...]] = []
@@ -89,7 +91,7 @@ class Writer:
         What an earlier recording left here goes: its pictures would pass for this one's.
         """
         if not self.opened:
-            self._pictures.mkdir(parents=True, exist_ok=True)
+            (self._pictures if self._draws else self._out).mkdir(parents=True, exist_ok=True)
             for old in (*self._pictures.glob("*.png"), self._out / "animation.gif"):
                 old.unlink(missing_ok=True)
             (self._out / "summary.json").unlink(missing_ok=True)
@@ -123,7 +125,7 @@ class Writer:
             self.distance.append(float(found.located[2]))
         self._write(json.dumps(line), row(uvd))
         self.frames += 1
-        if found is not None:
+        if found is not None and self._draws:
             stem = name.removesuffix(".png").removesuffix(".PNG")
             self._draw(self._pictures / f"{stem}.png", found)
 

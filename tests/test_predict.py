@@ -296,6 +296,15 @@ def test_single_frame_has_no_animation(toy, workdir, recording, tmp_path):
     assert len(lines_of(out)) == 1 and not (out / "animation.gif").exists()
 
 
+def test_pictures_can_be_done_without(toy, workdir, recording, tmp_path):
+    with_them, without = tmp_path / "with", tmp_path / "without"
+    assert command(workdir, recording[0], with_them, FLAG) == 0
+    assert command(workdir, recording[0], without, FLAG, "--nopictures") == 0
+    assert {p.name for p in without.iterdir()} == {*recording_module.LINES, "summary.json"}
+    same = "predictions.txt"
+    assert (without / same).read_bytes() == (with_them / same).read_bytes()
+
+
 @pytest.mark.parametrize("hand", ["right", "left"])
 def test_auto_finds_out_the_hand(toy, workdir, tmp_path, capsys, hand):
     folder = tmp_path / "frames"
