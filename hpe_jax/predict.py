@@ -3,6 +3,7 @@
     python -m hpe_jax.predict --workdir=runs/quickstart --input=recording/ \\
         --camera=588.03,587.07,320,240 --out=results
 
+`--input` is a frame, a folder of them, or a pattern: 'NYU/test/depth_1_*.png'.
 Every frame stands alone: find the hand (nearest surface, iterated centre of mass; or by the
 network of `--centre_model`), cut a patch of native pixels about it, predict. A model knows the
 hand that its data set shows, right but in ICVL; frames of the other `--hand` are mirrored, and the
@@ -304,8 +305,8 @@ def make_flags() -> flags.FlagValues:
     text = {
         "workdir": "folder of a training run; its latest checkpoint is used",
         "artifact": "an exported model instead of --workdir; not built yet",
-        "input": "a depth frame, or a folder of them by names and numbers: 16-bit or NYU's "
-        "PNG, .npy",
+        "input": "a depth frame, or a folder or 'FOLDER/PATTERN*' of them by names and numbers: "
+        "16-bit or NYU's PNG, .npy",
         "centres": "hand centres: a text file of 'x y z' in mm or 'invalid' a line, or A2J's .mat",
         "centre_model": "folder of a run of centre_*.py or detector_*.py that finds hand centres",
         "out": "folder for joints.jsonl, predictions.txt, summary.json and pictures",

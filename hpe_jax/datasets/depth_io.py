@@ -18,6 +18,8 @@ SUFFIXES = (".png", ".npy")
 
 # NYU's frames store 2001 where nothing was measured; its tools keep what is nearer than 2 m.
 NYU_BACKGROUND = 2000
+# Its folders hold the frames of three cameras, and what else they saw.
+_NYU_FRAME = re.compile(r"((?:depth|rgb|synthdepth)_\d)_\d+\.png")
 
 # What broken files make their readers raise; a size that cannot be true, want of memory or a bomb.
 _BROKEN = (OSError, ValueError, EOFError, SyntaxError, MemoryError)
@@ -72,21 +74,30 @@ def unpack_nyu(rgb: np.ndarray) -> Float[np.ndarray, "H W"]:
 
 
 def list_frames(path: str | Path) -> list[Path]:
-    """The depth frames that `--input` names: one file, or a directory's but for hidden ones, in
-    the order of their names and of the numbers therein: frame2 comes before frame10.
+    """The depth frames that `--input` names: one file, a directory's but for hidden ones, or those
+    of a directory that a pattern such as `test/depth_1_*.png` fits; in the order of their names
+    and of the numbers therein: frame2 comes before frame10.
 
     Raises:
-      InputError: the path does not exist, or the directory holds no `.png` or `.npy` file.
+      InputError: the path does not exist, or there is no `.png` or `.npy` file; or there are those
+        of several of NYU's cameras.
     """
     path = Path(path)
     if path.is_file():
         return [path]
-    if not path.is_dir():
+    folder, pattern = (path, "*") if path.is_dir() else (path.parent, path.name)
+    if pattern == path.name and not ("*" in pattern and folder.is_dir()):
         raise InputError(f"{path}: no such file or directory")
-    shown = (p for p in path.iterdir() if not p.name.startswith("."))
+    shown = (p for p in folder.glob(pattern) if not p.name.startswith("."))
     frames = [p for p in shown if p.suffix.lower() in SUFFIXES and p.is_file()]
     if not frames:
-        raise InputError(f"{path}: expected depth frames (*.png or *.npy) in this directory")
+        raise InputError(f"{path}: expected depth frames there (*.png or *.npy)")
+    kinds = sorted({found[1] for p in frames if (found := _NYU_FRAME.fullmatch(p.name))})
+    if len(kinds) > 1:
+        raise InputError(
+            f"{path}: holds NYU's {', '.join(kinds)}, expected one camera's depth, such as "
+            f"{folder / 'depth_1_*.png'}"
+        )
     return sorted(frames, key=_by_numbers)
 
 

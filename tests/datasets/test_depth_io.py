@@ -156,5 +156,18 @@ def test_list_frames(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="expected depth frames"):
         list_frames(tmp_path / "empty")
-    with pytest.raises(InputError, match="no such file"):
-        list_frames(tmp_path / "nothing")
+    for nothing in ("nothing", "nothing/*.png"):
+        with pytest.raises(InputError, match="no such file"):
+            list_frames(tmp_path / nothing)
+
+
+def test_list_frames_of_a_pattern(tmp_path):
+    names = ["depth_1_0000002.png", "depth_1_0000010.png"]
+    for name in (*names, "depth_2_0000002.png", "rgb_1_0000002.png", "joint_data.mat"):
+        (tmp_path / name).touch()
+    assert [p.name for p in list_frames(tmp_path / "depth_1_*.png")] == names
+    for mixed in (tmp_path, tmp_path / "depth_*"):
+        with pytest.raises(InputError, match=r"holds NYU's depth_1, depth_2.*/depth_1_\*\.png"):
+            list_frames(mixed)
+    with pytest.raises(InputError, match=r"depth_3\*: expected depth frames"):
+        list_frames(tmp_path / "depth_3*")
