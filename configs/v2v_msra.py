@@ -14,12 +14,12 @@ variant    what it is                                      hardware and time
 `quick`    32 voxels, a narrower network, one-cycle Muon   minutes on two CPU cores
 ========== =============================================== ===================================
 
-The paper reports 7.59 mm on MSRA15 with an ensemble of ten models and refined centres. The arg-max
-rounds to voxels of 4.5 mm, by 2.2 mm on average; `subvoxel` does not.
+The paper reports 7.59 mm on MSRA15 with an ensemble and refined centres. The arg-max rounds to
+voxels of 4.5 mm, by 2.2 mm on average; `subvoxel` does not.
 
 Unlike the paper: centres are those found in the depth image (`data.centre=com`), with 10 mm of
 noise in training (`data.centre_jitter_mm`), as the paper's refined ones need a network of their
-own.
+own, of which there is one for NYU only.
 """
 
 from ml_collections import ConfigDict

@@ -17,7 +17,7 @@ variant    what it is                                      hardware and time
 On synthetic-nyu `quick` reaches 14 mm and `long` 8.1 mm (best constant pose 51.0 mm, centres
 `com`).
 
-The paper reports 8.42 mm on NYU with an ensemble of ten models and refined centres; a single
+The paper reports 8.42 mm on NYU with an ensemble and refined centres; a single
 model is worse. The arg-max rounds to voxels of 5.7 mm, by 2.7 mm on average; `subvoxel` does not.
 
 Unlike the paper: centres are those found in the depth image (`data.centre=com`), with 10 mm of

@@ -199,7 +199,7 @@ def main(argv: list[str]) -> int:
         make_flags(),
         _run,
         help_text=__doc__ or "",
-        instead="frames are given with --input=FILE or DIR",
+        instead="frames are given with --input=FILE, DIR or 'DIR/PATTERN*'",
     )
 
 
@@ -320,7 +320,7 @@ def make_flags() -> flags.FlagValues:
             "report frames that are unreadable, or empty about their centre of --centres, and go "
             "on, instead of stopping",
         ),
-        "pictures": (True, "draw overlays and an animation, which takes longer than to predict"),
+        "pictures": (True, "draw overlays and an animation, which takes longer than a small model"),
     }
     for name, (default, meaning) in switches.items():
         flags.DEFINE_bool(name, default, meaning, values)

@@ -67,9 +67,7 @@ def look(index: Array, patch: int, size: int) -> View:
     mesh = sphere_mesh(shape, pose)
     corner, camera, window = view(pose, patch, EXTENT_MM)
     depth = render_depth(mesh, HAND_AND_FOREARM, corner, camera, window)
-    every = max(1, patch // 64)
-    coarse = cameras.decimate(camera, every)
-    centre = localise(depth[::every, ::every], corner / every, coarse)
+    centre = localise(depth, corner, camera)
     inside = jnp.abs(depth - centre[2]) < CUBE_MM / 2  # as `methods.hand3d` sees it
     grid = make_grid(centre, jnp.float32(CUBE_MM), size)
     return View(mesh, jnp.where(inside, depth, 0.0), corner, camera, grid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import signal
@@ -26,11 +25,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
 
 
-def get_config(variant: str):
-    spec = importlib.util.spec_from_file_location("v2v_nyu", ROOT / "configs/v2v_nyu.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(variant)
+def get_config(variant: str, data_set: str = "nyu"):
+    return importlib.import_module(f"configs.v2v_{data_set}").get_config(variant)
 
 
 def test_help_needs_no_accelerator():
@@ -117,18 +113,24 @@ def test_variants_differ_as_documented():
         get_config("fast")
 
 
-@pytest.mark.parametrize("data_set", ["icvl", "msra"])
-def test_other_data_sets_train_the_same_network(data_set):
-    module = importlib.import_module(f"configs.v2v_{data_set}")
+@pytest.mark.parametrize(
+    ("data_set", "own", "examples"),
+    [
+        ("icvl", {"rotated": True}, 331_006),
+        ("msra", {"cube_by_subject": False, "stand_in": True, "skip_unreadable": True}, 67_900),
+    ],
+)
+def test_other_data_sets_train_the_same_network(data_set, own, examples):
     for variant in ("", "quick", "subvoxel"):
-        there, nyu = module.get_config(variant), get_config(variant)
+        there, nyu = get_config(variant, data_set), get_config(variant)
+        assert own.items() <= there.data.to_dict().items() and there.epoch_examples == examples
         assert there.method == nyu.method and there.optimizer == nyu.optimizer
         assert (there.steps, there.batch, there.epochs) == (nyu.steps, nyu.batch, nyu.epochs)
         assert (there.data.dataset, there.data.cube_mm) == (data_set, 200.0)
         assert there.data.patch == (128 if variant == "quick" else 320)
         assert make_source(there, "train").skeleton == data_set
     with pytest.raises(ValueError, match="no variant 'fast'"):
-        module.get_config("fast")
+        get_config("fast", data_set)
 
 
 def test_tiny_run_leaves_everything(tmp_path):

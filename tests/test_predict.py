@@ -303,6 +303,9 @@ def test_pictures_can_be_done_without(toy, workdir, recording, tmp_path):
     assert {p.name for p in without.iterdir()} == {*recording_module.LINES, "summary.json"}
     same = "predictions.txt"
     assert (without / same).read_bytes() == (with_them / same).read_bytes()
+    assert command(workdir, recording[0], with_them, FLAG, "--nopictures") == 0
+    assert not list((with_them / "overlays").iterdir())  # They would pass for these joints'.
+    assert not (with_them / "animation.gif").exists()
 
 
 @pytest.mark.parametrize("hand", ["right", "left"])

@@ -6,6 +6,8 @@ import re
 import struct
 import zipfile
 import zlib
+from fnmatch import fnmatchcase
+from glob import has_magic
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ SUFFIXES = (".png", ".npy")
 # NYU's frames store 2001 where nothing was measured; its tools keep what is nearer than 2 m.
 NYU_BACKGROUND = 2000
 # Its folders hold the frames of three cameras, and what else they saw.
-_NYU_FRAME = re.compile(r"((?:depth|rgb|synthdepth)_\d)_\d+\.png")
+_NYU_FRAME = re.compile(r"((?:depth|rgb|synthdepth)_\d)_\d{7}\.png")
 
 # What broken files make their readers raise; a size that cannot be true, want of memory or a bomb.
 _BROKEN = (OSError, ValueError, EOFError, SyntaxError, MemoryError)
@@ -86,17 +88,21 @@ def list_frames(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     folder, pattern = (path, "*") if path.is_dir() else (path.parent, path.name)
-    if pattern == path.name and not ("*" in pattern and folder.is_dir()):
-        raise InputError(f"{path}: no such file or directory")
-    shown = (p for p in folder.glob(pattern) if not p.name.startswith("."))
+    if not (folder.is_dir() and has_magic(pattern)):
+        raise InputError(
+            f"{path}: no such file or directory"
+            + (", a pattern can only be its last part" if has_magic(str(folder)) else "")
+        )
+    named = (p for p in folder.iterdir() if fnmatchcase(p.name, pattern))
+    shown = (p for p in named if not p.name.startswith("."))
     frames = [p for p in shown if p.suffix.lower() in SUFFIXES and p.is_file()]
     if not frames:
-        raise InputError(f"{path}: expected depth frames there (*.png or *.npy)")
+        raise InputError(f"{path}: expected depth frames (*.png or *.npy) there")
     kinds = sorted({found[1] for p in frames if (found := _NYU_FRAME.fullmatch(p.name))})
     if len(kinds) > 1:
         raise InputError(
             f"{path}: holds NYU's {', '.join(kinds)}, expected one camera's depth, such as "
-            f"{folder / 'depth_1_*.png'}"
+            f"{folder / kinds[0]}_*.png"
         )
     return sorted(frames, key=_by_numbers)
 

@@ -151,7 +151,7 @@ def _occupancy(
     axes: tuple[Array, Array, Array], valid: Array, grid: Grid, size: int, linear: bool
 ) -> Array:
     """`occupancy` of points whose x, y and z are arrays of their own, of any one shape: CPUs go
-    through those twice as fast as through short vectors."""
+    through those two to three times as fast as through short vectors (`to_voxels`)."""
     local = [axes[i] - grid.origin[i] for i in range(3)]
     along, index = [], []
     for k in range(3):

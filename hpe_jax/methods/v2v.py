@@ -56,11 +56,11 @@ PAPER = {
     "output_std": 0.001,  # of the last convolution
     "dtype": "float32",  # of the arithmetic; parameters are always float32
 }
-# The method at the size of the `quick` variants.
+# The method at the size of the `quick` variants; lengths are those of NYU's cube.
 QUICK = {
     "input": 32,  # 88 voxels do not train in minutes on a CPU
     "canvas": 32,  # endless synthetic hands differ by themselves:
-    "scale": (1.0, 1.0),  # nothing to augment
+    "scale": (1.0, 1.0),  # they need no augmentation
     "rotation_deg": 0.0,
     "occupancy": "linear",  # binary rounds depth to 7.8 mm and costs 0.4 mm
     "widths": (8, 16, 32, 64),

@@ -131,10 +131,9 @@ def render_frame(index: Int[Array, ""], spec: FrameSpec) -> Batch:
     if spec.sensor:
         depth = sense(k[3], depth, middle[2] / camera[0])
     if spec.centre == "com":
-        # Recorded frames are searched coarsely (`datasets.patches.find_hand`), as a patch as wide
-        # as the image is; of smaller patches and of whole frames pixels are left out already.
-        native = not spec.whole and spec.patch >= max(seen_by.height, seen_by.width)
-        every = search_step(seen_by.width) if native else 1
+        # As coarsely as recorded frames are (`datasets.patches.find_hand`); of whole frames and
+        # narrow patches pixels are left out already.
+        every = 1 if spec.whole else search_step(min(spec.patch, seen_by.width))
         coarse = cameras.decimate(camera, every)
         found = localise(depth[::every, ::every], corner / every, coarse)
     elif spec.centre == "gt":

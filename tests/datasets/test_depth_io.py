@@ -157,17 +157,24 @@ def test_list_frames(tmp_path):
     with pytest.raises(InputError, match="expected depth frames"):
         list_frames(tmp_path / "empty")
     for nothing in ("nothing", "nothing/*.png"):
-        with pytest.raises(InputError, match="no such file"):
+        with pytest.raises(InputError, match="no such file or directory$"):
             list_frames(tmp_path / nothing)
+    with pytest.raises(InputError, match="a pattern can only be its last part"):
+        list_frames(tmp_path / "*" / "1.png")
 
 
 def test_list_frames_of_a_pattern(tmp_path):
     names = ["depth_1_0000002.png", "depth_1_0000010.png"]
     for name in (*names, "depth_2_0000002.png", "rgb_1_0000002.png", "joint_data.mat"):
         (tmp_path / name).touch()
-    assert [p.name for p in list_frames(tmp_path / "depth_1_*.png")] == names
+    for pattern in ("depth_1_*.png", "depth_1_**.png", "depth_1_00000??.*", "d*[1]_00*"):
+        assert [p.name for p in list_frames(tmp_path / pattern)] == names
     for mixed in (tmp_path, tmp_path / "depth_*"):
         with pytest.raises(InputError, match=r"holds NYU's depth_1, depth_2.*/depth_1_\*\.png"):
             list_frames(mixed)
     with pytest.raises(InputError, match=r"depth_3\*: expected depth frames"):
         list_frames(tmp_path / "depth_3*")
+    (tmp_path / "own").mkdir()
+    for name in ("depth_1_1.png", "depth_2_1.png"):  # Two takes, not two cameras.
+        (tmp_path / "own" / name).touch()
+    assert len(list_frames(tmp_path / "own")) == 2

@@ -281,11 +281,18 @@ def centres(count, split="test", **changes):
     return batch["joints"].mean(1), batch["centre"]
 
 
-def test_every_pixel_of_small_patches_is_searched():
-    """They leave out native pixels already, as the search of recorded frames does."""
-    source = make_source(config(patch=128), "test", 0)
-    batch = jax.jit(lambda loaded: source.expand(loaded))(source.load(np.arange(8)))
-    found = jax.jit(jax.vmap(localise))(batch["depth"], batch["corner"], batch["camera"])
+@pytest.mark.parametrize(("patch", "every"), [(128, 1), (384, 2)])
+def test_narrow_patches_are_searched_more_finely(patch, every):
+    """They leave out native pixels already."""
+    source = make_source(config(patch=patch), "test", 0)
+    fields = ("depth", "corner", "camera", "centre")
+    step = jax.jit(lambda loaded: {k: source.expand(loaded)[k] for k in fields})
+    batch = step(source.load(np.arange(8)))
+    found = jax.jit(jax.vmap(localise))(
+        batch["depth"][:, ::every, ::every],
+        batch["corner"] / every,
+        cameras.decimate(batch["camera"], every),
+    )
     np.testing.assert_allclose(batch["centre"], found, atol=0.01)
 
 
