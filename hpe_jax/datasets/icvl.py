@@ -20,6 +20,7 @@ those, and counts them.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,13 @@ def make_source(data: Any, split: str, seed: int) -> Source:
       seed: of the jitter of training centres.
 
     Raises:
-      InputError: label files that are missing, not where they are expected, or wrong. A frame
-        that cannot be used raises it from `load`, unless it may be skipped.
+      InputError: label files that are missing, not where they are expected, or wrong, or images
+        that are missing and may not be skipped. A frame that cannot be used raises it from
+        `load`, unless it may be skipped.
     """
     folder = find_split(data.root, split)
-    skip = split == "train" and replacing(data, split)[1]
+    option, gaps = replacing(data, split)
+    skip = gaps and split == "train"
     names: list[Path] = []
     labels: list[np.ndarray] = []
     for name in LABELS[split]:
@@ -74,6 +77,8 @@ def make_source(data: Any, split: str, seed: int) -> Source:
                 "rotated copies do, expected some in dated ones; data.rotated=True takes all"
             )
     frames = [folder / "Depth" / name for name in names]
+    if not gaps:
+        _check_there(frames, option)
     camera = cameras.ICVL.intrinsics.astype(np.float64)
     joints = np.asarray(uvd_to_xyz(uvd, camera), np.float32)
     size = (cameras.ICVL.height, cameras.ICVL.width)
@@ -103,6 +108,17 @@ def find_split(root: str | Path, split: str) -> Path:
             "(a root holds Training/ and Testing/)"
         )
     return folder
+
+
+def _check_there(frames: list[Path], option: str) -> None:
+    """InputError now, and not hours later, if an image is missing."""
+    there = {f: set(os.listdir(f)) if f.is_dir() else set() for f in {p.parent for p in frames}}
+    missing = [path for path in frames if path.name not in there[path.parent]]
+    if missing:
+        raise InputError(
+            f"{missing[0]}: no such depth frame, the first of {len(missing)} missing ones of the "
+            f"{len(frames)} that the labels name; data.{option}=True lets others stand in"
+        )
 
 
 def read_labels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -90,12 +91,19 @@ def test_rotated_copies_are_left_out_unless_asked_for(tmp_path):
 def test_missing_training_images_are_named_or_replaced(tmp_path):
     make_tree(tmp_path)
     (tmp_path / "Training/Depth/201403121135/image_0001.png").unlink()
-    with pytest.raises(InputError, match=r"201403121135/image_0001\.png: no such.*skip_unreadable"):
-        make_source(config(tmp_path), "train", 0).load(np.arange(4))
+    told = r"201403121135/image_0001\.png: no such .* of 1 missing ones of the 4 .*skip_unreadable"
+    with pytest.raises(InputError, match=told):
+        make_source(config(tmp_path), "train", 0)
     source = make_source(config(tmp_path, skip_unreadable=True), "train", 0)
     batch = source.load(np.arange(4))
     assert source.skipped == {1}
     np.testing.assert_array_equal(batch["joints"][1], batch["joints"][2])
+    shutil.rmtree(tmp_path / "Training/Depth/-90")
+    with pytest.raises(InputError, match="of 2 missing ones of the 6"):
+        make_source(config(tmp_path, rotated=True), "train", 0)
+    (tmp_path / "Testing/Depth/test_seq_2/image_0000.png").unlink()
+    with pytest.raises(InputError, match=r"test_seq_2/image_0000\.png: no such .*data\.stand_in"):
+        make_source(config(tmp_path), "test", 0)
 
 
 def test_bad_training_labels_are_left_out_if_allowed(tmp_path, caplog):
