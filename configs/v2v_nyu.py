@@ -14,7 +14,7 @@ variant    what it is                                      hardware and time
 `long`     seven times the examples of `quick`             the better part of an hour of those
 ========== =============================================== ===================================
 
-On synthetic-nyu `quick` reaches 14 mm and `long` 8.1 mm (best constant pose 51.0 mm, centres
+On synthetic-nyu `quick` reaches 14 mm and `long` 8.1 mm (best constant pose 50.7 mm, centres
 `com`).
 
 The paper reports 8.42 mm on NYU with an ensemble and refined centres; a single
