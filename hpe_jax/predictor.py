@@ -57,9 +57,8 @@ class Predictor:
           centre_model: folder of a run that finds hand centres (`configs/centre_nyu.py` or
             `configs/detector_nyu.py`); without one centres are those of the localiser, refined if
             the model was trained with refined ones.
-          cube_mm: edge of the hand's cube, if not the config's: training scales it by the subject
-            (NYU's second one by 5/6, MSRA15's by 3/4 to 1) unless
-            `data.cube_by_subject` is off.
+          cube_mm: edge of the hand's cube, if not the config's: where `data.cube_by_subject` is on,
+            training scales it by the subject (NYU's second one by 5/6, MSRA15's by 3/4 to 1).
 
         Raises:
           InputError: a config that is none of ours, a method that estimates no joints or no

@@ -158,7 +158,6 @@ def _occupancy(
         turned = sum(local[i] * grid.rotation[k, i] for i in range(3))
         along.append(turned * grid.scale[k] + grid.offset[k])
         index.append(jnp.floor(along[k] + 0.5))
-    value = None
     if linear:
         index[2] = jnp.floor(along[2])
         share = along[2] - index[2]
@@ -172,10 +171,10 @@ def _occupancy(
     # The barriers keep XLA from redoing the arithmetic above inside the scatter's serial loop.
     flat = lax.optimization_barrier(jnp.where(inside, (z * size + y) * size + x, size**3))
     there = jnp.zeros(size**3, jnp.float32).at[flat.reshape(-1)]
-    if value is None:
-        volume = there.set(1.0, mode="drop")
-    else:
+    if linear:
         volume = there.max(lax.optimization_barrier(value).reshape(-1), mode="drop")
+    else:
+        volume = there.set(1.0, mode="drop")
     return volume.reshape(size, size, size)
 
 

@@ -281,6 +281,20 @@ def centres(count, split="test", **changes):
     return batch["joints"].mean(1), batch["centre"]
 
 
+def test_fine_patches_are_searched_where_they_are(monkeypatch):
+    """Every second pixel of them, which is another camera's picture of the same place."""
+
+    def middle_of_the_picture(depth, corner, camera):
+        assert depth.shape == (192, 192)
+        uv = corner + (jnp.array(depth.shape[::-1]) - 1) / 2
+        return cameras.uvd_to_xyz(jnp.append(uv, 700.0), camera)
+
+    monkeypatch.setattr(frame, "localise", middle_of_the_picture)
+    middle, found = centres(8, patch=384)
+    along = found * (middle / found)[:, 2:]  # The same ray, as far away as the hand.
+    assert np.median(np.linalg.norm(along - middle, axis=-1)) < 40
+
+
 @pytest.mark.parametrize(("patch", "every"), [(128, 1), (384, 2)])
 def test_narrow_patches_are_searched_more_finely(patch, every):
     """They leave out native pixels already."""
