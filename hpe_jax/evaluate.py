@@ -44,7 +44,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_list(
         "groundtruth",
         None,
-        "ground truth; several files follow each other (ICVL's sequences)",
+        "ground truth; several files follow each other (ICVL's sequences); for nyu also the "
+        "published test/joint_data.mat, whatever the format",
         flag_values=own,
     )
     flags.DEFINE_enum(
@@ -171,7 +172,7 @@ def _run(given: flags.FlagValues) -> None:
     # Imported late, so that --help and a mistyped flag answer at once.
     from hpe_jax.camera_flag import parse_camera
     from hpe_jax.metrics.files import doubt
-    from hpe_jax.metrics.protocols import PROTOCOLS, read_groundtruth
+    from hpe_jax.metrics.protocols import PROTOCOLS
 
     for name in ("dataset", "groundtruth", "predictions"):
         if not given[name].value:
@@ -181,8 +182,8 @@ def _run(given: flags.FlagValues) -> None:
     for name, paths in (("groundtruth", given.groundtruth), ("predictions", given.predictions)):
         if not all(paths):
             raise InputError(f"--{name}={','.join(paths)}: a name is empty")
-    truth = read_groundtruth(protocol, given.groundtruth, given.groundtruth_format)
-    if (odd := doubt(truth.values, given.groundtruth_format)) is not None:
+    truth, truth_form = _groundtruth(protocol, given.groundtruth, given.groundtruth_format)
+    if (odd := doubt(truth.values, truth_form)) is not None:
         print(f"warning: {truth.path}: {odd} (--groundtruth_format)", file=sys.stderr)
     if len(truth.values) != protocol.frames:
         print(
@@ -194,12 +195,28 @@ def _run(given: flags.FlagValues) -> None:
     for name, path in _names(given.predictions).items():
         predictions = protocol.read(path, given.format)
         results[name], errors[name] = evaluate(
-            protocol, truth, predictions, given.format, camera, given.centre,
-            given.groundtruth_format,
-        )  # fmt: skip
+            protocol, truth, predictions, given.format, camera, given.centre, truth_form
+        )
     if given.out:
         _write(Path(given.out), results, errors, protocol)
     print(json.dumps(results, indent=2) if given.json else table(results))
+
+
+def _groundtruth(protocol: Protocol, paths: list[str], form: Format) -> tuple[JointFile, Format]:
+    """What the flags name, and its format: text files, or NYU's labels as they are published."""
+    from hpe_jax.metrics.files import JointFile
+    from hpe_jax.metrics.protocols import read_groundtruth, to_uvd
+
+    if not any(path.endswith(".mat") for path in paths):
+        return read_groundtruth(protocol, paths, form), form
+    if protocol.name != "nyu" or len(paths) > 1:
+        raise InputError(
+            f"--groundtruth={','.join(paths)}: expected text files, or NYU's joint_data.mat alone"
+        )
+    from hpe_jax.datasets.nyu import read_labels
+
+    # As uvd: the sign of the camera's fy says which way y goes in the xyz of other files only.
+    return JointFile(paths[0], to_uvd(read_labels(Path(paths[0])), protocol.camera)), "uvd"
 
 
 def _write(

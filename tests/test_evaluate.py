@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from hpe_jax import evaluate
 from hpe_jax.metrics.files import write_joints
@@ -114,6 +115,38 @@ def test_ground_truth_may_be_xyz(data, capsys):
     assert "gt.txt: 50% of the first two coordinates are positive, read as uvd; is it xyz?" in (
         capsys.readouterr().err
     )
+
+
+def test_ground_truth_may_be_the_published_labels_of_nyu(data, tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    protocol = PROTOCOLS["nyu"]
+    true = rng.uniform(-80, 80, (30, 36, 3)) + [0, 0, 800]
+    uvd = to_uvd(true, protocol.camera)
+    # The other cameras' labels are others.
+    labels = {
+        "joint_uvd": np.stack([uvd, uvd + 50, uvd + 90]),
+        "joint_xyz": [true * [1, -1, 1]] * 3,
+    }
+    savemat(tmp_path / "joint_data.mat", labels)
+    kept = [0, 3, 6, 9, 12, 15, 18, 21, 24, 25, 27, 30, 31, 32]
+    pred = true[:, kept] + rng.normal(0, 8, (30, 14, 3))
+    write_joints(tmp_path / "pred.txt", pred * [1, -1, 1])
+    truth, camera = (
+        f"--groundtruth={tmp_path / 'joint_data.mat'}",
+        "--camera=588.03,-587.07,320,240",
+    )
+    flags = ("--json", f"--predictions={tmp_path / 'pred.txt'}", "--format=xyz", camera)
+    for more in ([], ["--groundtruth_format=xyz"]):
+        assert evaluate.main(["evaluate", "--dataset=nyu", truth, *flags, *more]) == 0
+        mean = json.loads(capsys.readouterr().out)["pred.txt"]["mean_error_mm"]
+        expected = np.linalg.norm(pred - true[:, kept], axis=-1).mean()
+        assert mean == pytest.approx(expected, abs=1e-3)
+    for wrong in (
+        ["--dataset=icvl", truth],
+        ["--dataset=nyu", f"{truth},{data['dir'] / 'gt.txt'}"],
+    ):
+        assert evaluate.main(["evaluate", *wrong, *flags]) == 2
+        assert "expected text files, or NYU's joint_data.mat alone" in capsys.readouterr().err
 
 
 def test_another_format_that_fits_better_is_told(data, capsys):
