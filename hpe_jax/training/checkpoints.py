@@ -24,13 +24,15 @@ from hpe_jax.methods.base import READING, Variables
 from hpe_jax.settings import differences, flatten, from_json, read_json, to_json
 from hpe_jax.training.state import State, eval_variables, leaf_name
 
-# What may differ between the run that wrote a checkpoint and the run that resumes it.
+# What may differ between the run that wrote a checkpoint and the run that resumes it; the kind of
+# centre only where nothing is left but its test (`checks.check_resumed`).
 FREE_KEYS = (
     *("steps", "epochs", "epoch_examples", "log_every", "checkpoint_every", "keep_checkpoints"),
     *("test_frames", "eval_every", "eval_batch", "init_from", "init_pattern"),
     *(f"method.{name}" for name in READING),
     *(
         "data.root",
+        "data.centre",
         "data.centre_file",
         "data.centre_model",
         "data.skip_unreadable",

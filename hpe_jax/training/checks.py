@@ -60,8 +60,8 @@ def check_resumed(
       epoch: examples of an epoch.
 
     Raises:
-      InputError: it has more steps already, or goes on with another learning rate or other
-        examples than it would have had.
+      InputError: it has more steps already, or goes on with another learning rate, other centres or
+        other examples than it would have had.
     """
     if info["step"] > steps:
         raise InputError(f"{workdir}: holds step {info['step']}, beyond the {steps} asked for")
@@ -73,6 +73,12 @@ def check_resumed(
         )
     if info["step"] == steps:
         return  # Only its test is left, which may look at other data.
+    had, has = (data.get("centre") for data in (info["config"]["data"], config.data))
+    if had != has:
+        raise InputError(
+            f"{workdir}: its centres have been {had} up to step {info['step']} of {steps}, "
+            f"expected the same, not {has}, until it has ended, or another --workdir"
+        )
     before = info.get("epoch_size", epoch)
     if before != epoch and (source.size or schedule == "step"):
         raise InputError(

@@ -143,7 +143,7 @@ def train(
                 {"data": tree.get("data", {})} for tree in (info["config"], to_json(config))
             )
             for text in differences(there, here):
-                log.line(f"the test looks at other data than training did: {text}")
+                log.line(f"the test is told otherwise than training was: {text}")
         if origin:
             log.line(origin)
         size = {"batch": config.eval_batch or config.batch, "frames": config.test_frames}

@@ -131,7 +131,7 @@ def test_refuses_another_experiment(tmp_path):
 
 def test_where_data_lie_and_how_often_to_look_may_change(tmp_path):
     config = toy.make_config()
-    places = ("root", "centre_file", "centre_model", "skip_unreadable", "stand_in")
+    places = ("root", "centre", "centre_file", "centre_model", "skip_unreadable", "stand_in")
     config.data = ConfigDict(dict.fromkeys(places, "here"))
     with Checkpoints(tmp_path, 2) as checkpoints:
         checkpoints.save(make_state(), info(4, config))

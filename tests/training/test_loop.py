@@ -15,6 +15,7 @@ import toy
 
 from hpe_jax.errors import InputError, TrainingError
 from hpe_jax.training import loop, results
+from hpe_jax.training.checkpoints import load_model
 from hpe_jax.training.checks import check_config, check_resumed
 from hpe_jax.training.loop import number_of_steps, train
 from hpe_jax.training.progress import Clock, Window
@@ -193,8 +194,18 @@ def test_predictions_of_another_test_do_not_outlive_it(tmp_path):
 def test_a_test_of_other_data_is_told(tmp_path):
     run(tmp_path, steps=2)
     run(tmp_path, steps=2, data__root="elsewhere", eval_batch=4)
-    told = [x for x in (tmp_path / "log.txt").read_text().splitlines() if "other data" in x]
-    assert len(told) == 1 and told[0].endswith("did: data.root is '' there, elsewhere here")
+    told = [x for x in (tmp_path / "log.txt").read_text().splitlines() if "told otherwise" in x]
+    assert len(told) == 1 and told[0].endswith("was: data.root is '' there, elsewhere here")
+
+
+def test_a_finished_run_alone_is_tested_with_other_centres(tmp_path):
+    run(tmp_path, steps=4, checkpoint_every=2)
+    with pytest.raises(InputError, match="have been com up to step 4 of 6, expected .* not gt"):
+        run(tmp_path, steps=6, data__centre="gt")
+    run(tmp_path, steps=4, data__centre="gt")
+    assert "was: data.centre is com there, gt here" in (tmp_path / "log.txt").read_text()
+    assert load_model(tmp_path)[0].data.centre == "gt"
+    assert run(tmp_path, steps=6)["examples_seen"] == 48  # It goes on with those that it had.
 
 
 def test_frames_that_others_stood_in_for_are_counted(tmp_path):
@@ -260,7 +271,7 @@ def test_a_resumed_run_has_the_same_epochs_and_files(tmp_path):
 def test_a_data_set_of_another_size_is_not_gone_on_with(tmp_path):
     """Examples that repeat come in an order that its size decides, whatever the schedule."""
     config = toy.make_config(optimizer__schedule="constant")
-    info = {"step": 4, "steps": 8, "epoch_size": 16}
+    info = {"step": 4, "steps": 8, "epoch_size": 16, "config": config.to_dict()}
     with pytest.raises(InputError, match="have had 16 examples, expected the same, not 24"):
         check_resumed(tmp_path, info, config, toy.make_source(size=24), 8, 24)
     check_resumed(tmp_path, info, config, toy.make_source(), 8, 24)  # Endless: no epochs.

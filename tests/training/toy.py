@@ -96,7 +96,7 @@ def make_config(**changes) -> ConfigDict:
         {
             "seed": 3,
             "method": {"name": "toy"},
-            "data": {"root": ""},
+            "data": {"root": "", "centre": "com"},
             "optimizer": {
                 **{"name": "adam", "lr": 1e-2, "decay": 0.99, "schedule": "step"},
                 **{"warmup": 0, "onecycle_peak": 0.3, "step_epochs": 1.875, "step_factor": 0.5},
