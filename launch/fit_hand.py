@@ -7,9 +7,10 @@ For a NYU model and frames of one hand that nobody has labelled. From the model'
 mesh of `synthetic.surface` is fitted to every frame's readings: one subject's proportions for all
 frames, a pose for each, several starts a frame, the best kept. Its labels are then as near to true
 joints as that surface and depth allow, and `inside_hand` of them says what a perfect model could
-reach. Leaves `OUT/fit.json`, printed too, `fit.npz` (joints, misfits) and `fit.png`, every eighth
-frame with the model's joints and the fitted ones: look at it before believing the figures. 100
-frames take six minutes on two CPU cores.
+reach, of NYU's joints or of another data set's, which lie elsewhere in the same hand. Leaves
+`OUT/fit.json`, printed too, `fit.npz` (joints, misfits) and `fit.png`, every eighth frame with the
+model's joints and the fitted ones: look at it before believing the figures. 100 frames take six
+minutes on two CPU cores.
 
 The fit starts from the model, and a pose that depth does not settle stays near it.
 """
@@ -34,13 +35,14 @@ from hpe_jax.camera_flag import parse_camera
 from hpe_jax.command import one_line_errors
 from hpe_jax.datasets.depth_io import list_frames, read_depth
 from hpe_jax.errors import InputError
-from hpe_jax.hand.kinematics import HandPoints, HandPose, HandShape
+from hpe_jax.hand.kinematics import HandPoints, HandPose, HandShape, labels
 from hpe_jax.hand.skeletons import NYU
 from hpe_jax.metrics.inside import joints_inside
 from hpe_jax.metrics.overlay import grid, overlay
 from hpe_jax.predictor import Predictor
 from hpe_jax.process import use_cache
 from hpe_jax.synthetic.distance import signed_distance
+from hpe_jax.synthetic.poses import VIEWS
 from hpe_jax.synthetic.render import render_depth
 from hpe_jax.synthetic.surface import HAND_AND_FOREARM
 from hpe_jax.training.checkpoints import load_model
@@ -110,6 +112,10 @@ def measure(predictor: Predictor, depths: list, camera: np.ndarray, steps: int =
         "fitted": by_joint(found, depths, camera, centres, cube),
         "fitted, on their own renders": by_joint(found, renders, camera, own, cube),
     }
+    others = {
+        name: np.asarray(jax.vmap(lambda p, name=name: labels(p, shape, name))(points))
+        for name in VIEWS
+    }
     figures = {
         "frames": len(depths),
         "readings_to_surface_mm": distance(seen, pose, points, shape),
@@ -120,6 +126,10 @@ def measure(predictor: Predictor, depths: list, camera: np.ndarray, steps: int =
         "inside_hand_by_joint": {
             name: dict(zip(NYU.joints, share.round(2).tolist(), strict=True))
             for name, share in inside.items()
+        },
+        "inside_hand_of_fitted_by_data_set": {
+            name: float(by_joint(each, depths, camera, centres, cube).mean())
+            for name, each in others.items()
         },
         "subject": {k: np.asarray(v).round(3).tolist() for k, v in shape._asdict().items()},
     }
