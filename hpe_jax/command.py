@@ -100,6 +100,8 @@ def _configs(argv: list[str]) -> list[str]:
 def _reason(error: Exception, argv: list[str]) -> str:
     """What went wrong with the flags, without the traceback that some messages contain."""
     text = str(error).strip()
+    if isinstance(error, flags.UnrecognizedFlagError) and "Did you mean" not in text:
+        return f"{text}; fields of the config are given as --config.KEY=VALUE"
     if "Traceback" in text:
         return text.splitlines()[-1].split(": ", 1)[-1]
     if isinstance(error, (AttributeError, KeyError)):

@@ -53,6 +53,10 @@ def test_help_needs_no_accelerator():
         ([CONFIG, "--config.method.input=wide"], "--config.method.input=wide"),
         ([CONFIG, "--config.method.name=v3v"], "method.name='v3v' is unknown"),
         ([CONFIG, "--config.data.root=/nowhere"], "/nowhere"),
+        (
+            [CONFIG, "--data.root=/nowhere"],
+            "flag 'data.root'; fields of the config are given as --",
+        ),
         ([CONFIG, "--config.method.decode=mean"], "method.decode: unknown decode 'mean'"),
         ([CONFIG, "--config.method.input=30"], "method.input=30: expected a multiple of 8"),
         ([CONFIG, "--config.data.centre=mean"], "data.centre='mean': expected one of gt, com"),
