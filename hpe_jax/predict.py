@@ -232,6 +232,7 @@ def _run(given: flags.FlagValues) -> None:
             given.centres, y_up=given.centres_y_up, frames=len(frames), camera=camera
         )
 
+    from hpe_jax.camera import CAMERAS
     from hpe_jax.predictor import Predictor
     from hpe_jax.process import use_cache
     from hpe_jax.training.checkpoints import load_model
@@ -252,8 +253,14 @@ def _run(given: flags.FlagValues) -> None:
             f"note: the model was trained on other centres (data.centre={kind}) than those of com",
             file=sys.stderr,
         )
+    predictor = Predictor(config, variables, given.centre_model or "", given.cube_mm)
+    if CAMERAS[config.data.dataset].left and not given["hand"].present:
+        print(
+            "note: right hands are expected; the model's data set shows left ones (--hand=left)",
+            file=sys.stderr,
+        )
     summary = predict_frames(
-        Predictor(config, variables, given.centre_model or "", given.cube_mm),
+        predictor,
         frames, camera, out, depth_unit=given.depth_unit, hand=given.hand, centres=centres,
         passes=given.passes, skip_unreadable=given.skip_unreadable, pictures=given.pictures,
     )  # fmt: skip

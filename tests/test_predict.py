@@ -607,6 +607,16 @@ def test_the_cube_can_be_another(toy, workdir, recording, tmp_path, monkeypatch,
     assert "--cube_mm=0: expected a positive number of mm" in told
 
 
+def test_models_of_left_hands_ask_which_hand(
+    workdir, toy, recording, tmp_path, monkeypatch, capsys
+):
+    frame, told = recording[0] / "0.png", "the model's data set shows left ones (--hand=left)"
+    for left, more in ((False, ()), (True, ()), (True, ("--hand=right",))):
+        monkeypatch.setitem(CAMERAS, "nyu", NYU._replace(left=left))
+        assert command(workdir, frame, tmp_path / "out", FLAG, *more) == 0
+        assert (told in capsys.readouterr().err) == (left and not more)
+
+
 def test_centres_of_another_kind_than_training_s_are_told(
     toy, variables, recording, tmp_path, monkeypatch, capsys
 ):

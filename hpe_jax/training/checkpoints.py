@@ -144,7 +144,7 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
     """Config and variables to predict with, from the latest checkpoint of a run.
 
     The config is that of the run's `config.json` where there is one: how maps are read may have
-    changed since the checkpoint, in a test after training.
+    changed since the checkpoint, in a test after training. The kind of centre is training's.
 
     Raises:
       InputError: `workdir` holds no checkpoint, one that this library did not write, a damaged one,
@@ -171,6 +171,10 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
                 f"{recorded}: of another experiment than {directory} beside it: "
                 + ", ".join(differing)
             )
+        trained, tested = info["config"].get("data", {}), config.get("data", {})
+        if trained.get("centre") != tested.get("centre"):
+            centre = ("centre", "centre_file", "centre_model")
+            tested.update({key: trained[key] for key in centre if key in trained})
     return from_json(config), eval_variables(state)
 
 

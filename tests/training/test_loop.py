@@ -14,6 +14,7 @@ import pytest
 import toy
 
 from hpe_jax.errors import InputError, TrainingError
+from hpe_jax.settings import read_json
 from hpe_jax.training import loop, results
 from hpe_jax.training.checkpoints import load_model
 from hpe_jax.training.checks import check_config, check_resumed
@@ -204,7 +205,8 @@ def test_a_finished_run_alone_is_tested_with_other_centres(tmp_path):
         run(tmp_path, steps=6, data__centre="gt")
     run(tmp_path, steps=4, data__centre="gt")
     assert "was: data.centre is com there, gt here" in (tmp_path / "log.txt").read_text()
-    assert load_model(tmp_path)[0].data.centre == "gt"
+    assert read_json(tmp_path / "config.json")["data"]["centre"] == "gt"
+    assert load_model(tmp_path)[0].data.centre == "com"
     assert run(tmp_path, steps=6)["examples_seen"] == 48  # It goes on with those that it had.
 
 
