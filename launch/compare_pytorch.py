@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 SIZE, JOINTS = 88, 14
+HANDS = 4
+"""Rendered hands that are made voxels of in a run, one after the other."""
 
 Sides = tuple[Callable[[], object], Callable[[], object]]
 """Ours and PyTorch's, to be timed in turn."""
@@ -58,11 +60,9 @@ def main() -> None:
         ("V2V training step, 88^3, batch 1", *_interleaved(*_training(), args.repeats)),
     ]
     if args.reference:
-        ours, theirs = _samples(Path(args.reference), batch=4)
-        ours_s, theirs_s = _interleaved(ours, theirs, args.repeats)
-        rows.append(
-            ("depth patch to voxels + heatmaps, 88^3 / 44^3, a sample", ours_s / 4, theirs_s / 4)
-        )
+        ours, theirs = _samples(Path(args.reference))
+        ours_s, theirs_s = (s / HANDS for s in _interleaved(ours, theirs, args.repeats))
+        rows.append(("depth patch to voxels + heatmaps, 88^3 / 44^3, batch 1", ours_s, theirs_s))
     print("| what | ours, ms | reference, ms | ours / reference |\n|---|---|---|---|")
     for name, ours_s, theirs_s in rows:
         print(f"| {name} | {1e3 * ours_s:.1f} | {1e3 * theirs_s:.1f} | {ours_s / theirs_s:.2f} |")
@@ -178,8 +178,8 @@ def _training() -> Sides:
     return ours, theirs
 
 
-def _samples(reference: Path, batch: int):
-    """Augmented voxels and heatmaps of `batch` rendered depth patches, as training does it."""
+def _samples(reference: Path) -> Sides:
+    """Augmented voxels and heatmaps of `HANDS` rendered depth patches, each by itself."""
     util = _module(reference / "src" / "v2v_util.py")
     dataset = _module(reference / "datasets" / "msra_hand.py")
 
@@ -194,7 +194,7 @@ def _samples(reference: Path, batch: int):
 
     config = _config()
     source = make_source(config.data, "train", 0)
-    hands = jax.jit(source.expand)(jax.device_put(source.load(np.arange(batch))))
+    hands = jax.jit(source.expand)(jax.device_put(source.load(np.arange(HANDS))))
     size, (low, high) = config.method.input, config.method.scale
     margin = config.method.canvas - size
 
@@ -207,15 +207,20 @@ def _samples(reference: Path, batch: int):
         maps = gaussian_heatmaps(where, size // 2, config.method.sigma)
         return voxelise(hand["depth"], hand["corner"], hand["camera"], grid, size), maps
 
-    run = jax.jit(jax.vmap(sample))
-    keys = jax.random.split(jax.random.key(0), batch)
+    run = jax.jit(sample)
+    keys = jax.random.split(jax.random.key(0), HANDS)
+    each = [jax.tree.map(lambda x, n=n: x[n], (hands, keys)) for n in range(HANDS)]
+
+    def ours():
+        for hand, key in each:
+            jax.block_until_ready(run(hand, key))
 
     # The reference looks along the middle of its image, y up, and counts pixels from one.
     depth, camera = np.asarray(hands["depth"]), np.asarray(hands["camera"])
     height, width = depth.shape[1:]
 
     def to_reference(name):
-        points = np.asarray(hands[name]).reshape(batch, -1, 3)
+        points = np.asarray(hands[name]).reshape(HANDS, -1, 3)
         uvd = xyz_to_uvd(points, camera[:, None])
         uv = uvd[..., :2] - np.asarray(hands["corner"])[:, None] + 1
         focal = camera[:, None, 0], camera[:, None, 1]
@@ -231,7 +236,7 @@ def _samples(reference: Path, batch: int):
         return points[points[:, 2] > 0]
 
     def theirs():
-        for n in range(batch):
+        for n in range(HANDS):
             voxelisation({"points": cloud(n), "keypoints": joints[n], "refpoint": centres[n]})
 
     # The same job: without augmentation both must fill the same number of voxels, nearly.
@@ -239,10 +244,10 @@ def _samples(reference: Path, batch: int):
     grids = make_grid(hands["centre"], hands["cube"], size)
     filled = float(plain(depth, hands["corner"], hands["camera"], grids, size).sum())
     still = util.V2VVoxelization(config.data.cube_mm, augmentation=False)
-    there = sum(still.voxelize(cloud(n), centres[n]).sum() for n in range(batch))
+    there = sum(still.voxelize(cloud(n), centres[n]).sum() for n in range(HANDS))
     if abs(filled - there) > 0.02 * there:
         sys.exit(f"error: {filled:.0f} voxels filled here, {there:.0f} by the reference")
-    return lambda: jax.block_until_ready(run(hands, keys)), theirs
+    return ours, theirs
 
 
 def _module(path: Path):
