@@ -125,13 +125,13 @@ def test_variants_differ_as_documented():
     ],
 )
 def test_other_data_sets_train_the_same_network(data_set, own, examples):
-    for variant in ("", "quick", "subvoxel"):
+    for variant in ("", "quick", "long", "subvoxel"):
         there, nyu = get_config(variant, data_set), get_config(variant)
         assert own.items() <= there.data.to_dict().items() and there.epoch_examples == examples
         assert there.method == nyu.method and there.optimizer == nyu.optimizer
         assert (there.steps, there.batch, there.epochs) == (nyu.steps, nyu.batch, nyu.epochs)
         assert (there.data.dataset, there.data.cube_mm) == (data_set, 200.0)
-        assert there.data.patch == (128 if variant == "quick" else 320)
+        assert there.data.patch == (128 if variant in ("quick", "long") else 320)
         assert make_source(there, "train").skeleton == data_set
     with pytest.raises(ValueError, match="no variant 'fast'"):
         get_config("fast", data_set)
