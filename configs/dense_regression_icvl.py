@@ -19,7 +19,8 @@ variant         what it is                                 hardware and time
 `quick_...`     any of these at the size of `quick`        the same
 =============== ========================================== ===================================
 
-The paper reports 7.3 mm on ICVL.
+The paper reports 7.3 mm on ICVL. Its released code cuts the crop about the box of the true joints
+there, in the test too: compare with `data.centre=gt`, not with what `com` gives.
 
 Unlike the paper: centres are those found in the depth image (`data.centre=com`), with 10 mm of
 noise in training (`data.centre_jitter_mm`), as its detector is a network of its own

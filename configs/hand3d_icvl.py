@@ -22,7 +22,8 @@ variant      what it is                                hardware and time
              networks, one-cycle Muon
 ============ ========================================= =========================================
 
-The paper's base, on ICVL's frames, is `base` with a data root.
+The paper's base, on ICVL's frames, is `base` with a data root; recorded and synthetic frames are
+not mixed, so that `augmented` then trains as `base` does.
 
 Unlike the paper: the middle of the volume is the hand's centre as `data.centre=com` finds it,
 without the arm, with 10 mm of noise in training (`data.centre_jitter_mm`).

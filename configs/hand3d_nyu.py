@@ -24,7 +24,8 @@ variant      what it is                                hardware and time
 ============ ========================================= =========================================
 
 The paper augments NYU's frames, all of one subject, by synthetic hands of many; here all hands are
-synthetic, of one subject or of many.
+synthetic, of one subject or of many. Recorded and synthetic frames are not mixed: with a data root
+`augmented` trains as `base` does.
 
 Unlike the paper: the middle of the volume is the hand's centre as `data.centre=com` finds it,
 without the arm, which NYU's frames show, with 10 mm of noise in training

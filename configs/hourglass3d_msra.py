@@ -69,6 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
     else:  # The box is that of all points (section 3.1): the frames show little else than the hand.
         config.data.cube_mm, config.data.extent_mm = 300.0, 408.0
         config.data.cube_by_subject = False
+        config.data.synthetic.forearm = False
     name = variant.removeprefix("quick").removeprefix("_")
     if name:
         config.method.update(CHANGES[name])

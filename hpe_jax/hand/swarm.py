@@ -1,11 +1,11 @@
 """Inverse kinematics by particle swarm (Deng et al. 2017, section 3.3 and supplement B.1).
 
 As in the paper the cost is the mean distance of joints (equation 1), the root stays where the
-palm's joints put it, and angles never leave their limits. With the root fixed the cost is a sum
-over fingers of disjoint angles, so every finger flies a swarm of its own: five searches of four
-or five dimensions instead of one of 21. Where a data set's root joints are not fixed to the
-palm (ICVL's lie on the fingers), the root is put once more onto all labels of the hand found, and
-the swarms fly again.
+palm's joints put it while the swarms fly, and angles never leave their limits. With the root fixed
+the cost is a sum over fingers of disjoint angles, so every finger flies a swarm of its own: five
+searches of four or five dimensions instead of one of 21. Unlike the paper, where the root stays
+there for good, it is then put once more onto all labels of the hand found, and the swarms fly again
+(`ROUNDS`): a few labels place it badly, ICVL's above all, which lie on the fingers.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ trains for the paper's 30 epochs, which it gives the whole network. Refinement l
 hands: NYU's `synthdepth` frames are not read. Hands are the analytic ones in procedural poses; the
 paper's, skinned and in poses of a data set, are `data.synthetic.hand="skinned"` and
 `data.synthetic.poses`. Real and synthetic frames are not mixed. Where the paper is silent: Adam;
+the "euclidean distance" of its loss (section 3.2) is that of each joint, in halves of the cube;
 readings before and behind the cube are background (beside it they stay); refinement learns from
 the absolute difference of every voxel plus its square (the square alone answers halfway wherever
 it is not sure; the absolute difference alone does not leave the input to begin with), and begins

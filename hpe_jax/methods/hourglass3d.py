@@ -65,7 +65,8 @@ PAPER = {
     "bone_sigma": 0.5,  # (section 3.4)
     "decode": "topk",  # argmax | topk | subvoxel
     # Of equation 3; the paper does not say. Perfect maps of joints away from the grid's faces are
-    # read within 0.33 mm, by 27 within 1.03 mm (`launch.decode_error`).
+    # read within 0.33 mm, by 27 within 1.03 mm (`launch.decode_error`). An image's maps are read
+    # at as many pixels as a face of a cube of so many voxels has: 16.
     "top_k": 64,
     "box": "points",  # points | cube (section 3.1)
     "rotation_deg": 30.0,  # training augmentation (section 4.2)
@@ -193,11 +194,11 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     direct = config.target == "direct"
     coordinates = 3 if direct else dims
     if config.decode == "topk":
-        checks.within(config, "top_k", 1, out**dims, "voxels" if dims == 3 else "pixels")
+        checks.within(config, "top_k", 1, out**3, "voxels")
     if config.decode == "subvoxel" and (dims == 2 or out < 5):
         raise InputError("method.decode=subvoxel needs method.dims=3 and method.input >= 16")
     try:
-        decode = jax.vmap(decoder(config.decode, int(config.top_k)))
+        decode = jax.vmap(decoder(config.decode, round(int(config.top_k) ** (dims / 3))))
     except ValueError as error:
         raise InputError(f"method.decode: {error}") from error
     bones = skeleton.bones if config.bones and not direct else ()

@@ -104,10 +104,10 @@ def summary(
 
     Returns:
       `frames` (scored ones), `mean_error_mm`, `median_error_mm` (of all joint errors),
-      `auc_0_80`, `success_20mm`, `success_40mm` (worst joint), `success_mean_20mm`,
-      `success_mean_40mm` (mean joint), `joints_within_20mm`, `joints_within_40mm`,
-      `mean_aligned_mm`, `translation_mm` and `per_joint_mm` (a list in joint order, None for a
-      joint that is never scored).
+      `auc_0_80`, `success_20mm`, `success_40mm`, `success_50mm` (worst joint),
+      `success_mean_20mm`, `success_mean_40mm` (mean joint), `joints_within_20mm`,
+      `joints_within_40mm`, `mean_aligned_mm`, `translation_mm` and `per_joint_mm` (a list in joint
+      order, None for a joint that is never scored).
 
     Raises:
       InputError: as in `errors`, or no joint is scored at all.
@@ -117,7 +117,7 @@ def summary(
     if not scored.any():
         raise InputError("no valid joint to score, expected at least one")
     aligned, translation = aligned_errors(pred, true, valid)
-    at = np.array([20.0, 40.0])
+    at = np.array([20.0, 40.0, 50.0])
     worst, mean, joint = (success(error, at, per) for per in ("worst", "mean", "joint"))
     return {
         "frames": int(scored.any(1).sum()),
@@ -126,6 +126,7 @@ def summary(
         "auc_0_80": area(success(error)),
         "success_20mm": float(worst[0]),
         "success_40mm": float(worst[1]),
+        "success_50mm": float(worst[2]),
         "success_mean_20mm": float(mean[0]),
         "success_mean_40mm": float(mean[1]),
         "joints_within_20mm": float(joint[0]),

@@ -13,9 +13,10 @@ from hpe_jax import camera as cam
 from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import MSRA
 from hpe_jax.kernels.augment import draw_affine
+from hpe_jax.kernels.decode import decoder
 from hpe_jax.kernels.heatmaps import bone_heatmaps, gaussian_heatmaps
 from hpe_jax.kernels.voxels import coarsen, make_grid, tighten, to_voxels
-from hpe_jax.methods import METHODS
+from hpe_jax.methods import METHODS, hourglass3d
 from hpe_jax.methods.hourglass3d import BASELINES, PAPER, HourglassNet, squared_error
 
 
@@ -47,7 +48,7 @@ def test_paper_network_has_the_paper_shapes():
 
 @pytest.mark.parametrize("name", ["", *BASELINES])
 def test_every_row_of_table_1_has_its_maps(name):
-    method = METHODS["hourglass3d"](config(top_k=2, **BASELINES.get(name, {})), SKELETON)
+    method = METHODS["hourglass3d"](config(**BASELINES.get(name, {})), SKELETON)
     variables, batch = jax.eval_shape(method.init, jax.random.key(0)), make_batch()
     value, (_, rest) = jax.eval_shape(method.loss, variables, batch, jax.random.key(0))
     assert value.shape == () and jax.tree.structure({"params": variables["params"], **rest}) == (
@@ -56,12 +57,18 @@ def test_every_row_of_table_1_has_its_maps(name):
     assert jax.eval_shape(method.predict, variables, batch).shape == (2, 3, 3)
 
 
+def test_an_image_is_read_at_a_face_of_the_volume_s_pixels(monkeypatch):
+    read = []
+    monkeypatch.setattr(hourglass3d, "decoder", lambda name, k: read.append(k) or decoder(name, k))
+    for dims, k in ((3, 64), (2, 64), (3, 27), (2, 27), (2, 1)):
+        METHODS["hourglass3d"](config(dims=dims, top_k=k), SKELETON)
+    assert read == [64, 16, 27, 9, 1]
+
+
 @pytest.mark.parametrize("name", ["b1", "b5"])
 def test_it_trains_and_predicts(name):
     """Coordinates from volumes, heatmaps of images: the error falls on two examples."""
     settings = config(rotation_deg=0.0, aspect=(1.0, 1.0), **BASELINES.get(name, {}))
-    if settings.dims == 2:
-        settings.top_k = 2
     method, batch = METHODS["hourglass3d"](settings, SKELETON), make_batch()
     variables = method.init(jax.random.key(0))
     shapes = {k: v["kernel"].shape for k, v in variables["params"].items() if "kernel" in v}

@@ -59,6 +59,7 @@ def _slow(pred, true, valid) -> dict:
         "auc_0_80": sum((curve[t] + curve[t + 1]) / 2 for t in range(80)) / 80,
         "success_20mm": curve[20],
         "success_40mm": curve[40],
+        "success_50mm": curve[50],
         "success_mean_20mm": sum(m <= 20 for m in means) / len(means),
         "success_mean_40mm": sum(m <= 40 for m in means) / len(means),
         "joints_within_20mm": sum(e <= 20 for e in every) / len(every),
