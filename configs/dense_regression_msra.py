@@ -16,7 +16,7 @@ variant         what it is                                 hardware and time
 `baseline1`-`4` the baselines of section 4.1               the same
 `stacks1`, ...  the rows of table 1 (`SWEEPS`)             the same; all but `stacks1` only read
                                                            the paper's model in another way
-`quick`         64 pixels, 32 channels, one-cycle Muon     minutes on two CPU cores
+`quick`         64 pixels, 64 channels, one-cycle Muon     minutes on two CPU cores
 `quick_...`     any of these at the size of `quick`        the same
 =============== ========================================== ===================================
 

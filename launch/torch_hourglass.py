@@ -51,17 +51,37 @@ class Residual(nn.Module):
         return torch.relu(y + (self.norm_skip(self.conv_skip(x)) if self.wider else x))
 
 
+class Bottleneck(nn.Module):
+    """Three convolutions, the middle one at half the width, and a shortcut."""
+
+    def __init__(self, dims: int, inputs: int, features: int) -> None:
+        super().__init__()
+        self.narrow = Convolution(dims, inputs, inputs // 2, 1)
+        self.look = Convolution(dims, inputs // 2, inputs // 2, 3)
+        self.wide = Convolution(dims, inputs // 2, features, 1)
+        self.wider = inputs != features
+        if self.wider:
+            self.skip = Convolution(dims, inputs, features, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, ...) -> (B, F, ...)."""
+        y = self.wide(self.look(self.narrow(x)))
+        return y + (self.skip(x) if self.wider else x)
+
+
 class Hourglass(nn.Module):
     """Halve `depth` times and come back."""
 
-    def __init__(self, dims: int, features: int, depth: int) -> None:
+    def __init__(
+        self, dims: int, features: int, depth: int, block: type[nn.Module] = Residual
+    ) -> None:
         super().__init__()
         self.pool = POOL[dims]
-        self.skip, self.down, self.up = (Residual(dims, features, features) for _ in range(3))
+        self.skip, self.down, self.up = (block(dims, features, features) for _ in range(3))
         if depth > 1:
-            self.inner = Hourglass(dims, features, depth - 1)
+            self.inner = Hourglass(dims, features, depth - 1, block)
         else:
-            self.middle = Residual(dims, features, features)
+            self.middle = block(dims, features, features)
         self.deeper = depth > 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -111,11 +131,11 @@ class TorchDense(nn.Module):
         super().__init__()
         self.stacks = stacks
         self.stem = Convolution(2, 1, features // 2, 7, 2)
-        self.stem_res1 = Residual(2, features // 2, features)
-        self.stem_res2, self.stem_res3 = (Residual(2, features, features) for _ in range(2))
+        self.stem_res1 = Bottleneck(2, features // 2, features)
+        self.stem_res2, self.stem_res3 = (Bottleneck(2, features, features) for _ in range(2))
         for i in range(stacks):
-            self.add_module(f"hourglass{i}", Hourglass(2, features, depth))
-            self.add_module(f"after{i}", Residual(2, features, features))
+            self.add_module(f"hourglass{i}", Hourglass(2, features, depth, Bottleneck))
+            self.add_module(f"after{i}", Bottleneck(2, features, features))
             self.add_module(f"head{i}", Convolution(2, features, features, 1))
             self.add_module(f"R{i}_output", nn.Conv2d(features, joints, 1))
             self.add_module(f"S{i}_head", Convolution(2, features + 1, features, 1))

@@ -45,7 +45,7 @@ def make_crop(
     size: int,
     *,
     angle: Float[Array, ""] | float = 0.0,
-    aspect: Float[Array, ""] | float = 1.0,
+    stretch: Float[Array, "2"] | tuple[float, float] = (1.0, 1.0),
 ) -> Crop:
     """The crop of `size`^2 pixels over the cube of edge `cube_mm` about `centre`.
 
@@ -55,11 +55,11 @@ def make_crop(
       cube_mm: edge of the cube.
       size: pixels along an edge.
       angle: turns the content in the image, radians, from x towards y.
-      aspect: stretches the turned content's width over its height by this, its area kept.
+      stretch: factors of the turned content's width and height.
     """
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    wide = jnp.sqrt(jnp.asarray(aspect, jnp.float32))
-    turn = jnp.array([[cos * wide, -sin * wide], [sin / wide, cos / wide]])
+    wide, high = jnp.asarray(stretch, jnp.float32)
+    turn = jnp.array([[cos * wide, -sin * wide], [sin * high, cos * high]])
     return Crop(
         centre=centre,
         middle=xyz_to_uvd(centre, camera)[..., :2],
@@ -77,8 +77,8 @@ def _matmul2(matrix: Float[Array, "2 2"], points: Float[Array, "... 2"]) -> Floa
 
 
 def _undo(crop: Crop) -> Float[Array, "2 2"]:
-    (a, b), (c, d) = crop.turn  # of determinant 1
-    return jnp.array([[d, -b], [-c, a]])
+    (a, b), (c, d) = crop.turn
+    return jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
 
 
 def to_pixels(points: Float[Array, "... 3"], crop: Crop) -> Float[Array, "... 2"]:

@@ -174,29 +174,57 @@ class ResidualBlock(nn.Module):
         return nn.relu(x + y)
 
 
+class Bottleneck(nn.Module):
+    """1-BN-ReLU to half the width that comes in, 3-BN-ReLU, 1-BN-ReLU, plus a shortcut.
+
+    The shortcut is 1-BN-ReLU when the width changes; nothing follows the sum.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+    norm: Callable[..., nn.Module] = BatchNorm
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *S C"], train: bool) -> Float[Array, "B *S F"]:
+        """Apply the block."""
+
+        def block(name: str, x: Array, features: int, size: int) -> Array:
+            return ConvBlock(features, size, 1, self.dtype, self.norm, name=name)(x, train)
+
+        half = max(x.shape[-1] // 2, 1)
+        y = block("narrow", x, half, 1)
+        y = block("wide", block("look", y, half, 3), self.features, 1)
+        if x.shape[-1] != self.features:
+            x = block("skip", x, self.features, 1)
+        return x + y
+
+
 class Hourglass(nn.Module):
     """Newell et al.'s hourglass: halve `depth` times and come back, a skip at every size.
 
-    At every size a residual block lies on the skip, before and after the smaller sizes; one
-    more on the smallest. Halving is max pooling, doubling repeats the nearest value.
+    At every size a residual block (`block`) lies on the skip, before and after the smaller sizes;
+    one more on the smallest. Halving is max pooling, doubling repeats the nearest value.
     """
 
     features: int
     depth: int
     dtype: Any = jnp.float32
     norm: Callable[..., nn.Module] = BatchNorm
+    block: Callable[..., nn.Module] = ResidualBlock
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *S C"], train: bool) -> Float[Array, "B *S F"]:
         """Features of the same extents, which must be divisible by 2 to the power of `depth`."""
 
         def res(name: str, x: Array) -> Array:
-            return ResidualBlock(self.features, self.dtype, self.norm, name=name)(x, train)
+            return self.block(self.features, self.dtype, self.norm, name=name)(x, train)
 
         skip = res("skip", x)
         low = res("down", max_pool2(x))
         if self.depth > 1:
-            inner = Hourglass(self.features, self.depth - 1, self.dtype, self.norm, name="inner")
+            inner = Hourglass(
+                self.features, self.depth - 1, self.dtype, self.norm, self.block, name="inner"
+            )
             low = inner(low, train)
         else:
             low = res("middle", low)

@@ -13,8 +13,8 @@ Deviations: vectors point to the joint (the sign of Algorithm 1, not that of equ
 depth of the 32 x 32 grid is the nearest reading, never a mean across an edge. Normalised depth is
 -1 to 1 about the centre; released, 0 (nearest) to 1, apart from the background's -1. Centres of the
 data, cubes by subject and noise on training centres: `defaults.experiment`. The network is that of
-the paper's text; the released one has other blocks in its stem and heads. The aspect's stretch
-keeps the area; released, width and height are stretched independently.
+the paper's text; the released one has other blocks in its stem and heads, pools 3 x 3 and lacks the
+innermost block of an hourglass. Residual blocks are the released bottlenecks.
 Where the paper is silent: batch renormalisation opens its bounds over 5,000 passes (released, far
 more slowly); the 2-D heatmap at a vote's pixel is read at the nearest pixel; mean shift starts
 from the weighted mean; the heads of baselines 1-3 follow figure 2(d).
@@ -41,11 +41,11 @@ from hpe_jax.kernels.mean_shift import mean_shift
 from hpe_jax.kernels.offsets import image_heatmaps, joint_field, vote
 from hpe_jax.layers.blocks import (
     BatchRenorm,
+    Bottleneck,
     Conv,
     ConvBlock,
     DenseFloat32,
     Hourglass,
-    ResidualBlock,
 )
 from hpe_jax.layers.init import init_variables
 from hpe_jax.methods import checks
@@ -68,8 +68,8 @@ PAPER: dict[str, Any] = {
     "hidden": 1024,  # of the heads of baselines 1-3
     "renorm_ramp": 5000,  # passes, `accumulate` to an update, in which its bounds open
     "rotation_deg": 180.0,  # training augmentation
-    "aspect_std": 0.2,  # a normal number about 1,
-    "aspect_limit": 0.1,  # clipped to this far from it
+    "aspect_std": 0.2,  # of width and height each, about 1,
+    "aspect_limit": 0.1,  # and how far from it they are clipped
     "kernel_std": 0.0,  # He
     "output_std": 0.001,
     "dtype": "float32",
@@ -85,7 +85,7 @@ PLAIN = {"accumulate": 1, "schedule": "constant", "weight_decay": 0.0, "clip_val
 # The method at the size of the `quick` variants.
 QUICK = {
     "input": 64,
-    "features": 32,
+    "features": 64,
     "depth": 3,
     "hidden": 256,
     "radius_px": 2.0,  # as many millimetres as in the paper
@@ -155,7 +155,7 @@ class DenseNet(nn.Module):
         norm = partial(BatchRenorm, ramp=self.ramp)
 
         def res(name: str, x: Array, width: int = self.features) -> Array:
-            return ResidualBlock(width, self.dtype, norm, name=name)(x, train)
+            return Bottleneck(width, self.dtype, norm, name=name)(x, train)
 
         def pixelwise(name: str, x: Array) -> Array:
             return ConvBlock(self.features, 1, 1, self.dtype, norm, name=name)(x, train)
@@ -174,9 +174,10 @@ class DenseNet(nn.Module):
             if self.target == "coordinates":
                 outputs.append({"C": self._coordinates(f"{i}", x, train, 3)})
                 break
-            y = Hourglass(self.features, self.depth, self.dtype, norm, name=f"hourglass{i}")(
-                x, train
+            hourglass = Hourglass(
+                self.features, self.depth, self.dtype, norm, Bottleneck, name=f"hourglass{i}"
             )
+            y = hourglass(x, train)
             y = pixelwise(f"head{i}", res(f"after{i}", y))
             found = {"R": linear(f"R{i}_output", y, self.joints)}
             if self.target in ("detection", "depth"):
@@ -206,7 +207,7 @@ class DenseNet(nn.Module):
         norm = partial(BatchRenorm, ramp=self.ramp)
         block = 0
         while x.shape[1] > HEAD and x.shape[1] % 2 == 0:
-            residual = ResidualBlock(self.features, self.dtype, norm, name=f"regress{name}_{block}")
+            residual = Bottleneck(self.features, self.dtype, norm, name=f"regress{name}_{block}")
             x = max_pool2(residual(x, train))
             block += 1
         x = nn.Dense(self.hidden, dtype=self.dtype, name=f"fc{name}")(x.reshape(x.shape[0], -1))
@@ -300,16 +301,12 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     )
 
     def draw(key: Array) -> dict[str, Array]:
-        key_angle, key_aspect = jax.random.split(key)
-        limit = jnp.deg2rad(float(config.rotation_deg))
-        aspect = 1.0 + jnp.clip(
-            float(config.aspect_std) * jax.random.normal(key_aspect),
-            -float(config.aspect_limit),
-            float(config.aspect_limit),
-        )
+        key_angle, key_stretch = jax.random.split(key)
+        turn, limit = jnp.deg2rad(float(config.rotation_deg)), float(config.aspect_limit)
+        stretch = float(config.aspect_std) * jax.random.normal(key_stretch, (2,))
         return {
-            "angle": jax.random.uniform(key_angle, minval=-limit, maxval=limit),
-            "aspect": aspect,
+            "angle": jax.random.uniform(key_angle, minval=-turn, maxval=turn),
+            "stretch": 1.0 + jnp.clip(stretch, -limit, limit),
         }
 
     def see(batch: Batch, augment: dict[str, Array]) -> tuple[Crop, Array, Array, Array]:
@@ -397,8 +394,9 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         return value, ({"loss": value, "error_mm": error_mm}, dict(state))
 
     def predict(variables: Variables, batch: Batch) -> Float[Array, "B J 3"]:
-        none = jnp.zeros(batch["centre"].shape[0])
-        crop, picture, small, points = see(batch, {"angle": none, "aspect": none + 1.0})
+        count = batch["centre"].shape[0]
+        plain = {"angle": jnp.zeros(count), "stretch": jnp.ones((count, 2))}
+        crop, picture, small, points = see(batch, plain)
         outputs: Any = net.apply(variables, picture, small, train=False)
         return jax.vmap(read)(outputs[-1], crop, points)
 

@@ -30,10 +30,10 @@ def test_the_centre_is_the_middle_and_the_cube_fills_the_picture():
 
 def test_turning_and_stretching():
     points = CENTRE + np.array([[10.0, 0, 0], [0, 10.0, 0]], np.float32)
-    c = crop(angle=np.pi / 2, aspect=1.44)
-    # x goes to y; the width grows by 1.2, the height shrinks by as much.
-    np.testing.assert_allclose(to_space(points, c), [[0, 10 / 1.2, 0], [-12.0, 0, 0]], atol=1e-4)
-    expected = 15.5 + np.array([[0, 10 / 1.2], [-12.0, 0]]) * 32 / 200
+    c = crop(angle=np.pi / 2, stretch=jnp.array([1.2, 0.9]))
+    # x goes to y; the width grows, the height shrinks.
+    np.testing.assert_allclose(to_space(points, c), [[0, 9.0, 0], [-12.0, 0, 0]], atol=1e-4)
+    expected = 15.5 + np.array([[0, 9.0], [-12.0, 0]]) * 32 / 200
     np.testing.assert_allclose(to_pixels(points, c), expected, atol=1e-3)
 
 
@@ -41,19 +41,19 @@ def test_spaces_are_inverse():
     rng = np.random.default_rng(0)
     points = (CENTRE + rng.uniform(-90, 90, (20, 3))).astype(np.float32)
     for angle in (0.0, 0.7, -2.9):
-        c = crop(angle=angle, aspect=0.9)
+        c = crop(angle=angle, stretch=jnp.array([1.1, 0.95]))
         np.testing.assert_allclose(to_camera(to_space(points, c), c), points, atol=1e-3)
-        # Areas and depths are kept.
+        # Depths are kept, areas grow as both factors say.
         local = np.asarray(to_space(points, c))
         np.testing.assert_allclose(local[:, 2], points[:, 2] - 600, atol=1e-4)
-        assert np.isclose(np.linalg.det(np.asarray(c.turn)), 1, atol=1e-5)
+        assert np.isclose(np.linalg.det(np.asarray(c.turn)), 1.1 * 0.95, atol=1e-5)
 
 
 def test_samples_equal_a_loop():
     rng = np.random.default_rng(1)
     depth = rng.uniform(400, 800, (80, 90)).astype(np.float32)
     depth[rng.random(depth.shape) < 0.2] = 0
-    c = crop(angle=0.4, aspect=1.1)
+    c = crop(angle=0.4, stretch=jnp.array([1.05, 0.93]))
     for count in (32, 8):
         points = np.asarray(sample(jnp.asarray(depth), jnp.asarray(CORNER), c, count, 150.0))
         assert points.shape == (count, count, 3)
@@ -61,7 +61,7 @@ def test_samples_equal_a_loop():
         for i, j in np.ndindex(count, count):
             # Where this grid point lies in the image, from the definition of the crop.
             x, y = ((k + 0.5) * 200.0 / count - 100.0 for k in (j, i))
-            x, y = x / np.sqrt(1.1), y * np.sqrt(1.1)
+            x, y = x / 1.05, y / 0.93
             cos, sin = np.cos(0.4), np.sin(0.4)
             x, y = cos * x + sin * y, -sin * x + cos * y
             u = CAMERA[2] + CAMERA[0] * (CENTRE[0] + x) / 600

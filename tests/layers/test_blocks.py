@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from hpe_jax.layers.blocks import BatchNorm, BatchRenorm, Conv, Hourglass, ResidualBlock
+from hpe_jax.layers.blocks import (
+    BatchNorm,
+    BatchRenorm,
+    Bottleneck,
+    Conv,
+    Hourglass,
+    ResidualBlock,
+)
 from hpe_jax.layers.init import init_variables
 
 
@@ -53,6 +60,22 @@ def test_residual_block_shortcut():
         jnp.zeros_like, init_variables(block, jax.random.key(1), x, kernel_std=0, train=False)
     )
     np.testing.assert_array_equal(apply(block, variables, x, train=False), np.maximum(x, 0))
+
+
+def test_bottleneck_narrows_to_half():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 6))
+    for width, names in ((6, {"narrow", "look", "wide"}), (5, {"narrow", "look", "wide", "skip"})):
+        block = Bottleneck(width)
+        variables = init_variables(block, jax.random.key(1), x, kernel_std=0, train=False)
+        shapes = {k: v["conv"]["kernel"].shape for k, v in variables["params"].items()}
+        assert set(shapes) == names and shapes["look"] == (3, 3, 3, 3)
+        y = apply(block, variables, x, train=False)
+        assert y.shape == (2, 4, 4, width)
+        # What is added to the shortcut comes out of a ReLU; nothing follows the sum.
+        if width == 6:
+            assert (y >= x).all() and (y < 0).any()
+            none = jax.tree.map(jnp.zeros_like, variables)
+            np.testing.assert_array_equal(apply(block, none, x, train=False), x)
 
 
 def test_bfloat16_is_for_compute_only():

@@ -167,7 +167,9 @@ def test_paper_network_has_the_paper_shapes():
     assert params["S0_head"]["conv"]["kernel"].shape == (1, 1, 129, 128)
     assert params["V1_head"]["conv"]["kernel"].shape == (1, 1, 128 + 14 + 14 + 128, 128)
     assert params["maps0"]["kernel"].shape == (1, 1, 14 * 5, 128)
-    assert params["hourglass0"]["inner"]["inner"]["inner"]["middle"]["conv1"]["kernel"].ndim == 4
+    block = params["hourglass0"]["inner"]["inner"]["inner"]["middle"]
+    kernels = {name: part["conv"]["kernel"].shape for name, part in block.items()}
+    assert kernels == {"narrow": (1, 1, 128, 64), "look": (3, 3, 64, 64), "wide": (1, 1, 64, 128)}
 
 
 @pytest.mark.parametrize("name", BASELINES)
