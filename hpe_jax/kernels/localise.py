@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from hpe_jax.camera import depth_to_points
+from hpe_jax.camera import depth_to_points, points_by_axis
 
 ITERATIONS = 4  # of the palm's cube; more slide along the arm
 HAND_MM = 250.0  # edge of a cube that holds a hand, whatever cube a network looks at
@@ -39,9 +39,11 @@ def segment_hand(
 
     NumPy arrays give a NumPy mask, without touching an accelerator.
     """
-    points = depth_to_points(depth, corner, camera)
-    inside = (abs(points - centre) <= 0.5 * cube_mm).all(-1)
-    return inside & (depth > 0)  # type: ignore[operator]
+    x, y, z = (
+        abs(along - centre[axis]) <= 0.5 * cube_mm
+        for axis, along in enumerate(points_by_axis(depth, corner, camera))
+    )
+    return x & y & z & (depth > 0)  # type: ignore[operator]
 
 
 def centre_of_mass(
