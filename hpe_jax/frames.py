@@ -8,7 +8,8 @@ A batch is a plain dict of arrays with a leading axis B:
 `camera`        (B, 4)       fx, fy, cx, cy of the (decimated) full image
 `centre`        (B, 3)       mm, the middle of the hand's cube
 `joints`        (B, J, 3)    mm, camera space; absent when unlabelled
-`joint_valid`   (B, J)       bool; False entries are not scored nor trained on
+`joint_valid`   (B, J)       bool; False entries, whose joints may be anything, NaN too, are not
+                             scored nor trained on; absent with `joints`
 `cube`          (B,)         mm, the edge of the hand's cube
 `clean`         (B, H, W)    as `depth`, without the sensor's faults; rendered frames may have it
 =============== ============ ================================================================

@@ -6,26 +6,34 @@
 Both sides do the same job on the same rendered depth patches, which wait in device memory: the
 full training step of the config (augmented voxels, heatmaps, network, squared error, backward,
 RMSProp) and inference from depth patch to joints; in float32 (TF32 products, the default of
-XLA's convolutions and cuDNN's) and in bfloat16. PyTorch has bf16 autocast, channels-last 3-D
-and `torch.compile`; its voxels and heatmaps are computed on the device too. Runs are
-interleaved, figures are medians. A side that runs out of memory stops growing. Needs torch.
+XLA's convolutions and cuDNN's) and in bfloat16. PyTorch has bf16 autocast, channels-last 3-D,
+cuDNN's own choice of algorithms and `torch.compile`; its voxels and heatmaps are computed on the
+device too. Each side runs in a process of its own, one after the other, and has one device's
+memory to itself: sharing it, what one keeps for later the other would be told is not there. A
+side that runs out of memory stops growing. Figures are medians; memory is the most in use so far.
+Needs torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from launch.compare_pytorch import needs_torch
 
 RUNS = 3  # executions in one timing, so that the host's share hides behind the device's
+WORDS = ("out of memory", "resource_exhausted", "alloc_failed", "out_of_memory", "no algorithm")
+"""In the message of an error: the device's memory is too small."""
 
 
 def main() -> None:
@@ -37,43 +45,109 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="in the config")
     parser.add_argument("--no_compile", action="store_true", help="PyTorch without torch.compile")
+    parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)  # of a process that this starts
     args = parser.parse_args()
     needs_torch(parser)
-    os.environ["JAX_PLATFORMS"] = "cuda,cpu" if args.device == "gpu" else "cpu"
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch shares the device.
-    import jax
-    import torch
-
-    torch.set_float32_matmul_precision("high")
-    name = torch.cuda.get_device_name() if args.device == "gpu" else "CPU"
+    if args.side:
+        for found in _side(args, *args.side):
+            print(json.dumps(found), flush=True)
+        return
     config = _config(args.config, args.set)
     if config.method.name != "v2v" or config.method.occupancy != "binary":
         parser.error("PyTorch's side is V2V on binary voxels: expected such a --config")
-    print(
-        f"{name}, jax {jax.__version__}, torch {torch.__version__}, input {config.method.input}, "
-        f"patch {config.data.patch}, medians of {args.repeats} interleaved timings\n"
-    )
-    print("| what | batch | ours, examples/s | PyTorch, examples/s | ours / PyTorch |")
-    print("|---|---|---|---|---|")
     batches = [int(batch) for batch in args.batches.split(",")]
-    rendered = _hands(config, max(batches))
-    for dtype in ("float32", "bfloat16"):
-        with config.unlocked():
-            config.method.dtype = dtype
-        for what, ours, theirs in (
-            ("training", _our_training, _torch_training),
-            ("inference", _our_inference, _torch_inference),
-        ):
-            torch_side = partial(theirs, device=args.device, compiled=not args.no_compile)
-            best = [0.0, 0.0]
-            fits = [True, True]
-            for batch in batches:
-                hands = {name: rows[:batch] for name, rows in rendered.items()}
-                sides = [partial(ours, config, hands), partial(torch_side, config, hands)]
-                rates = _rates(sides, fits, batch, args.repeats)
-                best = [max(old, new) for old, new in zip(best, rates, strict=True)]
-                _row(f"{what}, {dtype}", str(batch), rates)
-            _row(f"**{what}, {dtype}**", "best", best)
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    os.environ["JAX_PLATFORMS"] = "cpu"  # this process leaves the device to the others
+    print("| what | batch | ours, examples/s (GB) | PyTorch, examples/s (GB) | ours / PyTorch |")
+    print("|---|---|---|---|---|", flush=True)
+    about: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        import numpy as np
+
+        hands = Path(folder) / "hands.npz"
+        np.savez(hands, **_hands(config, max(batches)))
+        for dtype in ("float32", "bfloat16"):
+            for what in ("training", "inference"):
+                table = []
+                for side in ("ours", "pytorch"):
+                    first, *rows = _process(side, what, dtype, hands)
+                    about |= first
+                    table.append({row["batch"]: row for row in rows})
+                for batch in batches:
+                    _row(f"{what}, {dtype}", str(batch), [t.get(batch) for t in table])
+                best = [max(t.values(), key=lambda row: row["rate"], default=None) for t in table]
+                _row(f"**{what}, {dtype}**", "best", best)
+    print(
+        f"\n{about['device']}, jax {about['jax']}, torch {about['torch']}, input "
+        f"{config.method.input}, patch {config.data.patch}, medians of {args.repeats} timings"
+    )
+
+
+def _process(side: str, what: str, dtype: str, hands: Path) -> list[dict[str, Any]]:
+    """What a process of one side printed: about the machine, and a row for each batch that fits."""
+    command = [sys.executable, "-m", "launch.benchmark_gpu", *sys.argv[1:]]
+    ran = subprocess.run(
+        [*command, "--side", side, what, dtype, str(hands)], stdout=subprocess.PIPE, text=True
+    )
+    rows = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    if ran.returncode or not rows:
+        sys.exit(f"error: {side}, {what}, {dtype}: exit status {ran.returncode}, for reasons above")
+    return rows
+
+
+def _side(
+    args: argparse.Namespace, side: str, what: str, dtype: str, hands: str
+) -> Iterator[dict[str, Any]]:
+    """About the machine, then examples/s for each batch until one does not fit into memory."""
+    gpu = args.device == "gpu"
+    os.environ["JAX_PLATFORMS"] = "cuda,cpu" if gpu and side == "ours" else "cpu"
+    os.environ["XLA_CLIENT_MEM_FRACTION"] = "0.95"
+    import jax
+    import numpy as np
+    import torch
+
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True  # XLA, too, tries algorithms and takes the fastest
+    config = _config(args.config, args.set)
+    with config.unlocked():
+        config.method.dtype = dtype
+    device = torch.cuda.get_device_name() if gpu else "CPU"
+    yield {"device": device, "jax": jax.__version__, "torch": torch.__version__}
+    rendered = dict(np.load(hands))
+    for batch in map(int, args.batches.split(",")):
+        some = {name: rows[:batch] for name, rows in rendered.items()}
+        try:
+            if side == "ours":
+                run = {"training": _our_training, "inference": _our_inference}[what](config, some)
+            else:
+                make = {"training": _torch_training, "inference": _torch_inference}[what]
+                run = make(config, some, device=args.device, compiled=not args.no_compile)
+            seconds = []
+            for repeat in range(-1, args.repeats):
+                start = time.perf_counter()
+                run()
+                if repeat >= 0:
+                    seconds.append(time.perf_counter() - start)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not any(words in str(error).lower() for words in WORDS):
+                raise
+            return
+        if side == "ours":
+            used = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        else:
+            used = torch.cuda.max_memory_allocated() if gpu else None
+        rate = RUNS * batch / statistics.median(seconds)
+        yield {"batch": batch, "rate": rate, "gb": used and used / 1e9}
+
+
+def _row(what: str, batch: str, sides: list[dict[str, Any] | None]) -> None:
+    cells = ["out of memory"] * 2
+    for i, side in enumerate(sides):
+        if side:
+            cells[i] = f"{side['rate']:.1f}" + (f" ({side['gb']:.1f})" if side["gb"] else "")
+    ours, theirs = sides
+    ratio = f"{ours['rate'] / theirs['rate']:.2f}" if ours and theirs else ""
+    print(f"| {what} | {batch} | {cells[0]} | {cells[1]} | {ratio} |", flush=True)
 
 
 def _config(path: str, changes: list[str]) -> Any:
@@ -100,42 +174,6 @@ def _hands(config: Any, batch: int) -> dict[str, Any]:
     expand = jax.jit(source.expand)
     few = [expand(source.load(np.arange(start, start + 8))) for start in range(0, batch, 8)]
     return {k: np.concatenate([np.asarray(x[k]) for x in few])[:batch] for k in few[0]}
-
-
-def _rates(sides: Sequence[Callable], fits: list[bool], batch: int, repeats: int) -> list[float]:
-    """Examples/s of both; 0 for one that does not fit into memory."""
-    import torch
-
-    run: list[Any] = [None, None]
-    times: list[list[float]] = [[], []]
-    for repeat in range(-1, repeats):
-        for side, make in enumerate(sides):
-            if not fits[side]:
-                continue
-            try:
-                if run[side] is None:
-                    run[side] = make()  # Compiles and runs once.
-                start = time.perf_counter()
-                run[side]()
-                if repeat >= 0:
-                    times[side].append(time.perf_counter() - start)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                memory = ("out of memory", "RESOURCE_EXHAUSTED")
-                if not any(words.lower() in str(error).lower() for words in memory):
-                    raise
-                fits[side], run[side] = False, None
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-    return [
-        RUNS * batch / statistics.median(t) if ok else 0.0
-        for t, ok in zip(times, fits, strict=True)
-    ]
-
-
-def _row(what: str, batch: str, rates: list[float]) -> None:
-    ours, theirs = (f"{rate:.1f}" if rate else "out of memory" for rate in rates)
-    ratio = f"{rates[0] / rates[1]:.2f}" if all(rates) else ""
-    print(f"| {what} | {batch} | {ours} | {theirs} | {ratio} |", flush=True)
 
 
 def _our_training(config: Any, hands: dict[str, Any]) -> Callable[[], Any]:

@@ -163,6 +163,7 @@ def main() -> int:
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
     use_cache()
+    jax.config.update("jax_default_matmul_precision", "highest")  # accelerators take fewer bits
     out = Path(args.out)
     camera = np.array(parse_camera(args.camera.split(",")), np.float32)
     files = list_frames(args.frames)

@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Kernels are compared to float32's last digits; accelerators multiply in fewer.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # Most of the time is spent compiling functions that run once or twice, twice as long if optimised.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

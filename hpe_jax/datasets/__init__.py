@@ -10,6 +10,7 @@ from typing import Any
 from hpe_jax.camera import CAMERAS
 from hpe_jax.errors import InputError
 from hpe_jax.frames import Source, centre_only
+from hpe_jax.hand.skeletons import SKELETONS
 
 CENTRES = ("gt", "com", "file", "refined")
 """Where hand centres may come from; not every source offers each."""
@@ -38,6 +39,8 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         raise InputError(f"data.centre_jitter_mm={data.centre_jitter_mm}: expected at least 0")
     if data.dataset not in CAMERAS:
         raise InputError(f"data.dataset={data.dataset!r}: expected one of {', '.join(CAMERAS)}")
+    if data.dataset not in SKELETONS:
+        raise InputError(f"data.dataset={data.dataset!r}: has no entry in hand/skeletons.py")
     target = data.get("target", "joints")
     if target not in ("joints", "centre"):
         raise InputError(f"data.target={target!r}: expected joints or centre")

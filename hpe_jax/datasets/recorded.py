@@ -164,6 +164,8 @@ def _check(recording: Recording) -> None:
             f"{recording.frames[int(np.argmax(bad))]}: a joint that counts as labelled is not in "
             "front of the camera"
         )
+    if not recording.joint_valid.any():
+        raise InputError(f"data set {recording.name}: no joint of any frame of a split is labelled")
 
 
 def _check_centres(path: Path, centres: Float[np.ndarray, "N 3"], recording: Recording) -> None:

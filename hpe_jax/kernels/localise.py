@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from hpe_jax.camera import depth_to_points, points_by_axis
 
@@ -29,21 +30,17 @@ ARM_AREA = 0.032
 
 
 def segment_hand(
-    depth: Float[ArrayLike, "*B H W"],
-    corner: Float[ArrayLike, "*B 2"],
-    camera: Float[ArrayLike, "*B 4"],
-    centre: Float[ArrayLike, "3"],
-    cube_mm: float | Array,
-) -> Bool[ArrayLike, "*B H W"]:
-    """The hand's pixels: those with a reading inside the hand's cube about `centre`.
-
-    NumPy arrays give a NumPy mask, without touching an accelerator.
-    """
-    x, y, z = (
-        abs(along - centre[axis]) <= 0.5 * cube_mm
-        for axis, along in enumerate(points_by_axis(depth, corner, camera))
-    )
-    return x & y & z & (depth > 0)  # type: ignore[operator]
+    depth: Float[np.ndarray, "H W"],
+    corner: Float[np.ndarray, "2"],
+    camera: Float[np.ndarray, "4"],
+    centre: Float[np.ndarray, "3"],
+    cube_mm: float,
+) -> Bool[np.ndarray, "H W"]:
+    """The hand's pixels: readings inside the hand's cube about `centre`. Runs on the host."""
+    inside = depth > 0
+    for axis, along in enumerate(points_by_axis(depth, corner, camera)):
+        inside &= np.asarray(abs(along - centre[axis]) <= 0.5 * cube_mm)
+    return inside
 
 
 def centre_of_mass(

@@ -17,7 +17,8 @@ Variables = dict[str, Any]
 Metrics = dict[str, Array]
 
 READING = ("decode", "top_k", "candidates", "kernel_mm", "iterations", "weighted")
-"""Fields of methods' configs that change how a model's maps are read, not how it is trained."""
+"""Fields of methods' configs that change how a model's maps are read, not how it is trained: no
+other field of any method may have one of these names."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,10 @@ class Method:
     Attributes:
       init: key -> variables.
       loss: (variables, batch, key) -> (scalar, (metrics, new_state)), where `new_state`
-        holds every collection of the variables but "params", and `metrics` are scalars.
+        holds every collection of the variables but "params", and `metrics` are scalars, of which
+        progress and plots show "loss" and, where there is one, "error_mm". The scalar is a mean
+        over the batch's examples (`accumulate` averages those of its parts); joints that are not
+        `joint_valid` stand at the centre, and are for the loss to leave out.
       predict: (variables, batch) -> joints (B, J, 3), mm in camera space.
       measure: of a stage that estimates no joints (its `predict` raises InputError):
         (variables, batch) -> figures of every frame, (B,) each, by which it is tested instead.

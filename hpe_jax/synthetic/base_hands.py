@@ -81,7 +81,8 @@ def stacked_base_hands() -> HandMesh:
     Vertices and faces of the smaller meshes are filled up with some that are never drawn: one
     vertex in the wrist, and triangles without area.
     """
-    hands = [base_hand(name) for name in BASE_HANDS]
+    with jax.default_matmul_precision("highest"):  # accelerators would take fewer bits
+        hands = [base_hand(name) for name in BASE_HANDS]
     vertices = max(len(hand.core) for hand in hands)
     faces = max(len(hand.faces) for hand in hands)
 

@@ -64,18 +64,16 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any] | None:
       InputError: the config, the data or the checkpoints in `workdir` cannot be used.
       TrainingError: the loss is not finite, or a checkpoint cannot be written.
     """
-    if config.method.name not in METHODS:
+    if (name := config.method.get("name")) not in METHODS:
+        raise InputError(f"method.name={name!r} is unknown, expected one of {sorted(METHODS)}")
+    if config.data.whole != (name == "detector"):
         raise InputError(
-            f"method.name={config.method.name!r} is unknown, expected one of {sorted(METHODS)}"
-        )
-    if config.data.whole != (config.method.name == "detector"):
-        raise InputError(
-            f"data.whole={config.data.whole} with method.name={config.method.name!r}: whole frames "
+            f"data.whole={config.data.whole} with method.name={name!r}: whole frames "
             "are for the detector, and it for them"
         )
     with warnings_heard() as heard:
         train_source, test_source = (make_source(config, split) for split in ("train", "test"))
-    method = METHODS[config.method.name](config.method, SKELETONS[train_source.skeleton])
+    method = METHODS[name](config.method, SKELETONS[train_source.skeleton])
     return train(config, Path(workdir), method, train_source, test_source, heard)
 
 

@@ -50,6 +50,7 @@ def test_labels_of_another_shape_are_refused():
         ({"joints": given.joints[:2]}, r"joints of shape \(2, 14, 3\), expected \(3, 14, 3\)"),
         ({"skeleton": "msra"}, r"\(3, 14, 3\), expected \(3, 21, 3\) for 3 frames .* 'msra'"),
         ({"joint_valid": given.joint_valid[:, :1]}, r"joint_valid of shape \(3, 1\)"),
+        ({"joint_valid": ~given.joint_valid}, "data set .*: no joint of any frame"),
         ({"cube": given.cube[0]}, r"cube of shape \(\), expected \(3,\)"),
     ):
         with pytest.raises(InputError, match=match):
@@ -165,6 +166,9 @@ def test_a_resumed_run_can_tell_that_labels_have_changed():
 def test_what_a_new_data_set_needs_is_said(monkeypatch, tmp_path):
     lab = ConfigDict(config(dataset="lab", root=str(tmp_path)))
     monkeypatch.setitem(datasets.CAMERAS, "lab", NYU)
+    with pytest.raises(InputError, match=r"'lab': has no entry in hand/skeletons\.py"):
+        datasets.make_source(lab, "train", 0)
+    monkeypatch.setitem(datasets.SKELETONS, "lab", datasets.SKELETONS["nyu"])
     with pytest.raises(InputError, match=r"'lab': no reader in datasets/__init__\.py"):
         datasets.make_source(lab, "train", 0)
     source = recorded_source(config(), "train", 0, recording())
