@@ -33,7 +33,7 @@ The paper reports 7.4 mm on MSRA15, and for b1 to b5 11.6, 7.9, 13.1, 8.1 (xy) a
 
 Unlike the paper: centres are those found in the depth image (`data.centre=com`), with 10 mm of
 noise in training (`data.centre_jitter_mm`), because true ones are not to be had outside a data
-set.
+set. Synthetic hands have no forearm at the paper's size: the data set's frames show little of it.
 """
 
 from ml_collections import ConfigDict

@@ -8,9 +8,10 @@ full training step of the config (augmented voxels, heatmaps, network, squared e
 RMSProp) and inference from depth patch to joints; in float32 (TF32 products, the default of
 XLA's convolutions and cuDNN's) and in bfloat16. PyTorch has bf16 autocast, channels-last 3-D,
 cuDNN's own choice of algorithms and `torch.compile`; its voxels and heatmaps are computed on the
-device too. Each side runs in a process of its own, one after the other, and has one device's
-memory to itself: sharing it, what one keeps for later the other would be told is not there. A
-side that runs out of memory stops growing. Figures are medians; memory is the most in use so far.
+device too. Each job of a side runs in a process of its own, one after the other, and has one
+device's memory to itself: sharing it, what one keeps for later the other would be told is not
+there. A side that runs out of memory stops growing, and the reason is printed. Figures are medians;
+memory is the most in use so far.
 Needs torch.
 """
 
@@ -52,12 +53,13 @@ def main() -> None:
         for found in _side(args, *args.side):
             print(json.dumps(found), flush=True)
         return
+    # Before a config imports jax: this process leaves the device to the others.
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    os.environ["JAX_PLATFORMS"] = "cpu"
     config = _config(args.config, args.set)
     if config.method.name != "v2v" or config.method.occupancy != "binary":
         parser.error("PyTorch's side is V2V on binary voxels: expected such a --config")
     batches = [int(batch) for batch in args.batches.split(",")]
-    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    os.environ["JAX_PLATFORMS"] = "cpu"  # this process leaves the device to the others
     print("| what | batch | ours, examples/s (GB) | PyTorch, examples/s (GB) | ours / PyTorch |")
     print("|---|---|---|---|---|", flush=True)
     about: dict[str, str] = {}
@@ -70,16 +72,17 @@ def main() -> None:
             for what in ("training", "inference"):
                 table = []
                 for side in ("ours", "pytorch"):
-                    first, *rows = _process(side, what, dtype, hands)
-                    about |= first
+                    rows = _process(side, what, dtype, hands)
+                    about |= rows.pop(0) if rows else {}
                     table.append({row["batch"]: row for row in rows})
                 for batch in batches:
                     _row(f"{what}, {dtype}", str(batch), [t.get(batch) for t in table])
                 best = [max(t.values(), key=lambda row: row["rate"], default=None) for t in table]
                 _row(f"**{what}, {dtype}**", "best", best)
+    machine = ", ".join(f"{k} {v}" for k, v in about.items())
     print(
-        f"\n{about['device']}, jax {about['jax']}, torch {about['torch']}, input "
-        f"{config.method.input}, patch {config.data.patch}, medians of {args.repeats} timings"
+        f"\n{machine}, input {config.method.input}, patch {config.data.patch}, "
+        f"medians of {args.repeats} timings"
     )
 
 
@@ -90,8 +93,9 @@ def _process(side: str, what: str, dtype: str, hands: Path) -> list[dict[str, An
         [*command, "--side", side, what, dtype, str(hands)], stdout=subprocess.PIPE, text=True
     )
     rows = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-    if ran.returncode or not rows:
-        sys.exit(f"error: {side}, {what}, {dtype}: exit status {ran.returncode}, for reasons above")
+    if ran.returncode:  # What it measured before stands.
+        told = f"{side}, {what}, {dtype}: exit status {ran.returncode}, for the reason above"
+        print(told, file=sys.stderr, flush=True)
     return rows
 
 
@@ -102,20 +106,26 @@ def _side(
     gpu = args.device == "gpu"
     os.environ["JAX_PLATFORMS"] = "cuda,cpu" if gpu and side == "ours" else "cpu"
     os.environ["XLA_CLIENT_MEM_FRACTION"] = "0.95"
+    for name in ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"):
+        os.environ.pop(name, None)
     import jax
     import numpy as np
-    import torch
 
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True  # XLA, too, tries algorithms and takes the fastest
     config = _config(args.config, args.set)
     with config.unlocked():
         config.method.dtype = dtype
-    device = torch.cuda.get_device_name() if gpu else "CPU"
-    yield {"device": device, "jax": jax.__version__, "torch": torch.__version__}
+    if side == "ours":  # without torch, which would take memory of the device
+        yield {"device": jax.local_devices()[0].device_kind, "jax": jax.__version__}
+    else:
+        import torch
+
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True  # XLA, too, tries algorithms and takes the fastest
+        yield {"torch": torch.__version__}
     rendered = dict(np.load(hands))
     for batch in map(int, args.batches.split(",")):
         some = {name: rows[:batch] for name, rows in rendered.items()}
+        run = None  # gives the last batch's memory back
         try:
             if side == "ours":
                 run = {"training": _our_training, "inference": _our_inference}[what](config, some)
@@ -128,9 +138,11 @@ def _side(
                 run()
                 if repeat >= 0:
                     seconds.append(time.perf_counter() - start)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:  # PyTorch's OutOfMemoryError and JAX's are such
             if not any(words in str(error).lower() for words in WORDS):
                 raise
+            told = f"{side}, {what}, {dtype}, batch {batch}: {str(error).splitlines()[0]}"
+            print(told, file=sys.stderr, flush=True)
             return
         if side == "ours":
             used = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

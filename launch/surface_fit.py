@@ -71,7 +71,7 @@ class Unknowns(NamedTuple):
 
 def look(depth: np.ndarray, camera: np.ndarray, centre: np.ndarray, cube: float, seed: int) -> dict:
     """The fields of `Seen` but the joints, of one frame."""
-    hand = np.asarray(segment_hand(depth, np.zeros(2, np.float32), camera, centre, cube))
+    hand = segment_hand(depth, np.zeros(2, np.float32), camera, centre, cube)
     corner = np.asarray(cameras.patch_corner(centre, camera, EDGE))
     shown = cameras.cut_patch(np.where(hand, depth, 0.0).astype(np.float32), corner, 1, EDGE)
     # Readings at edges and holes mix two surfaces.

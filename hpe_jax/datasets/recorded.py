@@ -165,7 +165,7 @@ def _check(recording: Recording) -> None:
             "front of the camera"
         )
     if not recording.joint_valid.any():
-        raise InputError(f"data set {recording.name}: no joint of any frame of a split is labelled")
+        raise InputError(f"data set {recording.name}: no joint of any frame is labelled")
 
 
 def _check_centres(path: Path, centres: Float[np.ndarray, "N 3"], recording: Recording) -> None:

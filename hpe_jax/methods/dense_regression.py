@@ -264,6 +264,19 @@ def estimate(
     return jnp.where(seen.any(), jax.vmap(shift)(chosen, kept), 0.0)
 
 
+def draw(
+    key: Array, rotation_deg: float, aspect_std: float, aspect_limit: float
+) -> dict[str, Float[Array, "..."]]:
+    """An example's augmentation, arguments of `make_crop`; see `PAPER` for its ranges."""
+    key_angle, key_stretch = jax.random.split(key)
+    turn = jnp.deg2rad(rotation_deg)
+    stretch = aspect_std * jax.random.normal(key_stretch, (2,))
+    return {
+        "angle": jax.random.uniform(key_angle, minval=-turn, maxval=turn),
+        "stretch": 1.0 + jnp.clip(stretch, -aspect_limit, aspect_limit),
+    }
+
+
 def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     """Dense 3D Regression for a skeleton.
 
@@ -300,14 +313,12 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         weighted=bool(config.weighted),
     )
 
-    def draw(key: Array) -> dict[str, Array]:
-        key_angle, key_stretch = jax.random.split(key)
-        turn, limit = jnp.deg2rad(float(config.rotation_deg)), float(config.aspect_limit)
-        stretch = float(config.aspect_std) * jax.random.normal(key_stretch, (2,))
-        return {
-            "angle": jax.random.uniform(key_angle, minval=-turn, maxval=turn),
-            "stretch": 1.0 + jnp.clip(stretch, -limit, limit),
-        }
+    augmentation = partial(
+        draw,
+        rotation_deg=float(config.rotation_deg),
+        aspect_std=float(config.aspect_std),
+        aspect_limit=float(config.aspect_limit),
+    )
 
     def see(batch: Batch, augment: dict[str, Array]) -> tuple[Crop, Array, Array, Array]:
         """Crops, their normalised depth, that of the grid, and the grid's points."""
@@ -379,7 +390,7 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
         variables: Variables, batch: Batch, key: Array
     ) -> tuple[Array, tuple[Metrics, Variables]]:
         keys = jax.random.split(key, batch["centre"].shape[0])
-        crop, picture, small, points = see(batch, jax.vmap(draw)(keys))
+        crop, picture, small, points = see(batch, jax.vmap(augmentation)(keys))
         outputs, state = net.apply(variables, picture, small, train=True, mutable=["batch_stats"])
         wanted = jax.vmap(targets)(crop, points, batch["joints"])
         valid = batch["joint_valid"].astype(jnp.float32)

@@ -65,7 +65,7 @@ PAPER = {
     "bone_sigma": 0.5,  # (section 3.4)
     "decode": "topk",  # argmax | topk | subvoxel
     # Of equation 3; the paper does not say. Perfect maps of joints away from the grid's faces are
-    # read within 0.33 mm, by 27 within 1.03 mm (`launch.decode_error`). An image's maps are read
+    # read within 0.33 mm, by 27 within 1.02 mm (`launch.decode_error`). An image's maps are read
     # at as many pixels as a face of a cube of so many voxels has: 16.
     "top_k": 64,
     "box": "points",  # points | cube (section 3.1)
@@ -168,9 +168,10 @@ def make(config: ConfigDict, skeleton: Skeleton) -> Method:
     Args:
       config: the `method` part: `input` (voxels), `features`, `stacks`, `depth`, `dims` (3, or 2
         for the image of b3-b5), `target` ("heatmap" or "direct"), `bones` (bool), `hidden`,
-        `joint_sigma` and `bone_sigma` (output voxels), `decode` and `top_k`, `box` ("points":
-        the longest side of the hand's points; "cube": the cube about the centre),
-        `rotation_deg`, `aspect`, `kernel_std`, `output_std`, `dtype`.
+        `joint_sigma` and `bone_sigma` (output voxels), `decode` and `top_k` (voxels; of an image
+        as many pixels as a face of their cube has), `box` ("points": the longest side of the
+        hand's points; "cube": the cube about the centre), `rotation_deg`, `aspect`, `kernel_std`,
+        `output_std`, `dtype`.
       skeleton: its joints and bones, in order, are the maps.
 
     With `dims` 2 and heatmaps no depth is estimated: z is that of the box's middle, and training

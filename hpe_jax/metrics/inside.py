@@ -28,7 +28,7 @@ def seen_cm2(
 
     Arguments as for `joints_inside`; the cube is the localiser's, whatever a model's.
     """
-    hand = np.asarray(segment_hand(depth, corner, camera, centre, HAND_MM))
+    hand = segment_hand(depth, corner, camera, centre, HAND_MM)
     pixels = np.square(depth[hand], dtype=np.float64) / float(camera[0] * camera[1])
     return float(pixels.sum() / 100)
 
@@ -56,7 +56,7 @@ def joints_inside(
       than the hand is not inside.
     """
     corner, camera, centre = np.asarray(corner), np.asarray(camera), np.asarray(centre)
-    hand = np.asarray(segment_hand(depth, corner, camera, centre, cube_mm))
+    hand = segment_hand(depth, corner, camera, centre, cube_mm)
     joints = np.asarray(joints, np.float64)
     visible = joints[:, 2] > 0
     # A joint behind the camera projects nowhere; 1 only keeps the division defined.

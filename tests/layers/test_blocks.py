@@ -76,6 +76,8 @@ def test_bottleneck_narrows_to_half():
             assert (y >= x).all() and (y < 0).any()
             none = jax.tree.map(jnp.zeros_like, variables)
             np.testing.assert_array_equal(apply(block, none, x, train=False), x)
+        else:  # Both parts of the sum come out of one.
+            assert (y >= 0).all() and (y == 0).any() and (y > 0).any()
 
 
 def test_bfloat16_is_for_compute_only():

@@ -20,6 +20,7 @@ from hpe_jax.methods.dense_regression import (
     SWEEPS,
     DenseNet,
     _error,
+    draw,
     estimate,
 )
 
@@ -314,3 +315,15 @@ def test_configs(data_set):
 def test_bad_configs(changes, match):
     with pytest.raises(InputError, match=match):
         METHODS["dense_regression"](config(**changes), SKELETON)
+
+
+def test_width_and_height_are_stretched_each_by_itself():
+    keys = jax.random.split(jax.random.key(0), 400)
+    drawn = jax.vmap(lambda key: draw(key, 180.0, 0.2, 0.1))(keys)
+    angle, stretch = np.asarray(drawn["angle"]), np.asarray(drawn["stretch"])
+    assert stretch.shape == (400, 2) and np.abs(np.corrcoef(stretch.T)[0, 1]) < 0.2
+    # Of a deviation twice the limit 62 % lie beyond it, half of them on either side.
+    for side in (0.9, 1.1):
+        assert 0.25 < np.isclose(stretch, side).mean() < 0.37
+    assert np.abs(stretch - 1).max() <= 0.1 + 1e-6
+    assert np.abs(angle).max() <= np.pi and np.abs(np.abs(angle).mean() - np.pi / 2) < 0.2
