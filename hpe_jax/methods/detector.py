@@ -6,10 +6,11 @@ centre is the median of the joints' x and y.
 Configs: `configs/detector_nyu.py`, `:quick` (`data.whole=True`).
 
 Where the paper is silent: frames are coarse (`datasets.patches.SEARCH_WIDTH`) and hold how far a
-reading lies behind the nearest one, which is on the hand; a stem quarters them; targets are
-Gaussians of one pixel of what is left; a joint's pixel is the mean of the highest `top_k`; the
-centre's depth is the median as well. A second map for every joint says how far behind the nearest
-reading it lies, learned where the Gaussian is: the surface alone is 17 mm in front of the hand.
+reading lies behind the nearest one, which is on the hand; a stem quarters them; residual blocks are
+two full-width convolutions; targets are Gaussians of one pixel of what is left; a joint's pixel is
+the mean of the highest `top_k`; the centre's depth is the median as well. A second map for every
+joint says how far behind the nearest reading it lies, learned where the Gaussian is: the surface
+alone is 17 mm in front of the hand.
 """
 
 from __future__ import annotations
