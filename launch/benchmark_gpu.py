@@ -10,9 +10,9 @@ XLA's convolutions and cuDNN's) and in bfloat16. PyTorch has bf16 autocast, chan
 cuDNN's own choice of algorithms and `torch.compile`; its voxels and heatmaps are computed on the
 device too. Each job of a side runs in a process of its own, one after the other, and has one
 device's memory to itself: sharing it, what one keeps for later the other would be told is not
-there. A side that runs out of memory stops growing, and the reason is printed. Figures are medians;
-memory is the most in use so far.
-Needs torch.
+there. What did not run leaves its cells empty, its reason printed: a side that runs out of memory
+stops growing; if a job fails otherwise the command ends with status 1. Figures are medians; memory
+is the most in use so far. Needs torch.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ WORDS = ("out of memory", "resource_exhausted", "alloc_failed", "out_of_memory",
 """In the message of an error: the device's memory is too small."""
 
 
-def main() -> None:
-    """Parse flags, measure, print."""
+def main() -> int:
+    """Exit status: 0, or 1 if a job failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--config", default="configs/v2v_nyu.py")
@@ -52,7 +52,7 @@ def main() -> None:
     if args.side:
         for found in _side(args, *args.side):
             print(json.dumps(found), flush=True)
-        return
+        return 0
     # Before a config imports jax: this process leaves the device to the others.
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -63,6 +63,7 @@ def main() -> None:
     print("| what | batch | ours, examples/s (GB) | PyTorch, examples/s (GB) | ours / PyTorch |")
     print("|---|---|---|---|---|", flush=True)
     about: dict[str, str] = {}
+    failed = False
     with tempfile.TemporaryDirectory() as folder:
         import numpy as np
 
@@ -72,7 +73,8 @@ def main() -> None:
             for what in ("training", "inference"):
                 table = []
                 for side in ("ours", "pytorch"):
-                    rows = _process(side, what, dtype, hands)
+                    rows, status = _process(side, what, dtype, hands)
+                    failed |= status != 0
                     about |= rows.pop(0) if rows else {}
                     table.append({row["batch"]: row for row in rows})
                 for batch in batches:
@@ -84,10 +86,12 @@ def main() -> None:
         f"\n{machine}, input {config.method.input}, patch {config.data.patch}, "
         f"medians of {args.repeats} timings"
     )
+    return int(failed)
 
 
-def _process(side: str, what: str, dtype: str, hands: Path) -> list[dict[str, Any]]:
-    """What a process of one side printed: about the machine, and a row for each batch that fits."""
+def _process(side: str, what: str, dtype: str, hands: Path) -> tuple[list[dict[str, Any]], int]:
+    """What a process of one side printed (about the machine, a row for each batch that fits), and
+    its exit status."""
     command = [sys.executable, "-m", "launch.benchmark_gpu", *sys.argv[1:]]
     ran = subprocess.run(
         [*command, "--side", side, what, dtype, str(hands)], stdout=subprocess.PIPE, text=True
@@ -96,7 +100,7 @@ def _process(side: str, what: str, dtype: str, hands: Path) -> list[dict[str, An
     if ran.returncode:  # What it measured before stands.
         told = f"{side}, {what}, {dtype}: exit status {ran.returncode}, for the reason above"
         print(told, file=sys.stderr, flush=True)
-    return rows
+    return rows, ran.returncode
 
 
 def _side(
@@ -153,7 +157,7 @@ def _side(
 
 
 def _row(what: str, batch: str, sides: list[dict[str, Any] | None]) -> None:
-    cells = ["out of memory"] * 2
+    cells = ["", ""]
     for i, side in enumerate(sides):
         if side:
             cells[i] = f"{side['rate']:.1f}" + (f" ({side['gb']:.1f})" if side["gb"] else "")
@@ -285,4 +289,4 @@ def _torch_inference(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

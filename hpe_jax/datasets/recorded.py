@@ -165,7 +165,10 @@ def _check(recording: Recording) -> None:
             "front of the camera"
         )
     if not recording.joint_valid.any():
-        raise InputError(f"data set {recording.name}: no joint of any frame is labelled")
+        raise InputError(
+            f"data set {recording.name}: no joint of its {count} frames from "
+            f"{recording.frames[0]} on is labelled, expected some"
+        )
 
 
 def _check_centres(path: Path, centres: Float[np.ndarray, "N 3"], recording: Recording) -> None:

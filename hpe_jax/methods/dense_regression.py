@@ -267,7 +267,7 @@ def estimate(
 def draw(
     key: Array, rotation_deg: float, aspect_std: float, aspect_limit: float
 ) -> dict[str, Float[Array, "..."]]:
-    """An example's augmentation, arguments of `make_crop`; see `PAPER` for its ranges."""
+    """An example's `angle` () and `stretch` (2,) of `make_crop`; `PAPER` says their ranges."""
     key_angle, key_stretch = jax.random.split(key)
     turn = jnp.deg2rad(rotation_deg)
     stretch = aspect_std * jax.random.normal(key_stretch, (2,))

@@ -50,7 +50,10 @@ def test_labels_of_another_shape_are_refused():
         ({"joints": given.joints[:2]}, r"joints of shape \(2, 14, 3\), expected \(3, 14, 3\)"),
         ({"skeleton": "msra"}, r"\(3, 14, 3\), expected \(3, 21, 3\) for 3 frames .* 'msra'"),
         ({"joint_valid": given.joint_valid[:, :1]}, r"joint_valid of shape \(3, 1\)"),
-        ({"joint_valid": ~given.joint_valid}, "data set .*: no joint of any frame"),
+        (
+            {"joint_valid": ~given.joint_valid},
+            r"no joint of its 3 frames from .*\.png on is labelled",
+        ),
         ({"cube": given.cube[0]}, r"cube of shape \(\), expected \(3,\)"),
     ):
         with pytest.raises(InputError, match=match):
