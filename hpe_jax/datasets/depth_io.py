@@ -65,14 +65,19 @@ def read_depth(
             f"{path}: the frame is {depth.shape[1]} x {depth.shape[0]} pixels, "
             f"expected {size[1]} x {size[0]}"
         )
-    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+    # In place: a large array more is memory more to be asked for, which costs as much as the sums.
+    np.copyto(depth, 0, where=~((depth > 0) & (depth < np.inf)))
+    return depth
 
 
 def unpack_nyu(rgb: np.ndarray) -> Float[np.ndarray, "H W"]:
     """NYU's packing, (H, W, 3) uint8 -> (H, W) float32 mm, its background turned into 0."""
-    # Cast before multiplying: 256 does not fit the 8 bits of the image.
-    depth = rgb[..., 1].astype(np.float32) * 256 + rgb[..., 2].astype(np.float32)
-    return np.where(depth >= NYU_BACKGROUND, 0, depth).astype(np.float32)
+    # Cast before shifting: 256 does not fit the 8 bits of the image.
+    depth = rgb[..., 1].astype(np.uint16)
+    depth <<= 8
+    depth |= rgb[..., 2]
+    depth[depth >= NYU_BACKGROUND] = 0
+    return depth.astype(np.float32)
 
 
 def list_frames(path: str | Path) -> list[Path]:

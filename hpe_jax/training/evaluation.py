@@ -15,6 +15,7 @@ from hpe_jax.errors import InputError
 from hpe_jax.frames import Source
 from hpe_jax.methods.base import Method, Variables
 from hpe_jax.progress import Rate
+from hpe_jax.training.sources import read_ahead
 from hpe_jax.training.step import make_predict_step, replicated, spread, to_devices
 
 PICTURES = 16
@@ -51,7 +52,7 @@ class Evaluation:
 
 
 class Split:
-    """The batches of a split, each on the devices, in order.
+    """The batches of a split, each on the devices, in order, read ahead.
 
     Attributes:
       frames: how many there are, or the first so many that were asked for.
@@ -66,11 +67,15 @@ class Split:
 
     def batches(self, tell: Tell) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """`(start, count, data)`: beyond `count` the last batch repeats its last frame."""
+
+        def load(start: int) -> dict[str, np.ndarray]:
+            wanted = np.arange(start, start + self._batch)
+            return self._source.load(np.minimum(wanted, self.frames - 1))
+
         rate = Rate(self.frames)
-        for start in range(0, self.frames, self._batch):
-            indices = np.minimum(np.arange(start, start + self._batch), self.frames - 1)
+        for start, data in read_ahead(load, range(0, self.frames, self._batch)):
             count = min(self._batch, self.frames - start)
-            yield start, count, to_devices(self._source.load(indices), self._mesh)
+            yield start, count, to_devices(data, self._mesh)
             rate.done += count
             tell(f"{self._source.split} split, {rate.text()}")
 

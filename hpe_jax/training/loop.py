@@ -44,7 +44,7 @@ from hpe_jax.training.results import (
     write_figures,
     write_results,
 )
-from hpe_jax.training.sources import make_source, read_ahead
+from hpe_jax.training.sources import make_source, training_batches
 from hpe_jax.training.state import (
     eval_variables,
     init_state,
@@ -210,7 +210,8 @@ def train(
         # device never waits for the host, except where a step is logged or saved.
         compiled: Callable[..., Any] | None = None
         pending: dict[str, Any] | None = None
-        for step, data in read_ahead(train_source, config.batch, config.seed, start, steps):
+        batches = training_batches(train_source, config.batch, config.seed, start, steps)
+        for step, data in batches:
             with jax.transfer_guard("disallow"):
                 data = steps_.to_devices(data, mesh)
             if compiled is None:

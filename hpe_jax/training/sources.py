@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -144,20 +144,27 @@ def jittered(source: Source, mm: float, seed: int) -> Source:
     return dataclasses.replace(source, load=load, expand=expand)
 
 
-def read_ahead(
+def training_batches(
     source: Source, batch: int, seed: int, start: int, steps: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """`(step, what source.load gave)` in order, loaded by a thread a few steps ahead."""
+    """`(step, what source.load gave)` for the steps from `start` on, read ahead."""
 
     def load(step: int) -> dict[str, np.ndarray]:
         return source.load(epoch_indices(source.size, batch, seed, step))
 
+    return read_ahead(load, range(start, steps))
+
+
+def read_ahead(
+    load: Callable[[int], dict[str, np.ndarray]], numbers: Sequence[int]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """`(number, load(number))` in order, loaded by a thread a few ahead."""
     waiting: collections.deque[Future[dict[str, np.ndarray]]] = collections.deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="read_ahead")
     try:
-        for step in range(start, steps):
-            while len(waiting) <= READ_AHEAD and step + len(waiting) < steps:
-                waiting.append(pool.submit(load, step + len(waiting)))
-            yield step, waiting.popleft().result()
+        for i, number in enumerate(numbers):
+            for later in numbers[i + len(waiting) : i + READ_AHEAD + 1]:
+                waiting.append(pool.submit(load, later))
+            yield number, waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from hpe_jax.training.checkpoints import load_model
 from hpe_jax.training.checks import check_config, check_resumed
 from hpe_jax.training.loop import number_of_steps, train
 from hpe_jax.training.progress import Clock, Window
-from hpe_jax.training.sources import read_ahead
+from hpe_jax.training.sources import READ_AHEAD, read_ahead, training_batches
 
 METHOD = toy.make_method()
 
@@ -326,11 +327,11 @@ def test_a_signal_during_a_test_on_the_way_loses_nothing(tmp_path, monkeypatch):
     assert history_of(tmp_path / "stopped") == history_of(tmp_path / "whole")
 
 
-def test_read_ahead_is_in_order_and_passes_errors_on():
+def test_training_batches_are_in_order_and_pass_errors_on():
     source = toy.make_source(size=100)
-    seen = list(read_ahead(source, 8, 0, 3, 9))
+    seen = list(training_batches(source, 8, 0, 3, 9))
     assert [step for step, _ in seen] == list(range(3, 9))
-    again = dict(read_ahead(source, 8, 0, 5, 6))
+    again = dict(training_batches(source, 8, 0, 5, 6))
     np.testing.assert_array_equal(again[5]["index"], seen[2][1]["index"])
 
     def broken(indices):
@@ -338,4 +339,18 @@ def test_read_ahead_is_in_order_and_passes_errors_on():
 
     object.__setattr__(source, "load", broken)
     with pytest.raises(InputError, match="torn"):
-        list(read_ahead(source, 8, 0, 0, 2))
+        list(training_batches(source, 8, 0, 0, 2))
+
+
+def test_a_few_batches_are_read_while_one_is_worked_on():
+    read = {number: threading.Event() for number in range(9)}
+
+    def load(number):
+        read[number].set()
+        return {"number": np.array(number)}
+
+    for number, data in read_ahead(load, range(9)):
+        assert data["number"] == number
+        ahead = range(number + 1, min(number + READ_AHEAD, 8) + 1)
+        assert all(read[later].wait(60) for later in ahead)
+        assert not any(read[later].is_set() for later in range(number + READ_AHEAD + 1, 9))
