@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import re
 import runpy
@@ -29,6 +30,13 @@ def one_line_errors(main: Callable[[], int]) -> Callable[[], int]:
             return interrupted(str(error) or "interrupted")
 
     return told
+
+
+def make_parser(help_text: str) -> argparse.ArgumentParser:
+    """A parser whose --help begins with all of `help_text`, a module's docstring, as it is."""
+    return argparse.ArgumentParser(
+        description=help_text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def run_command(

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hpe_jax.command import make_parser
 from launch.compare_pytorch import needs_torch
 
 RUNS = 3  # executions in one timing, so that the host's share hides behind the device's
@@ -39,7 +40,7 @@ WORDS = ("out of memory", "resource_exhausted", "alloc_failed", "out_of_memory",
 
 def main() -> int:
     """Exit status: 0, or 1 if a job failed."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--config", default="configs/v2v_nyu.py")
     parser.add_argument("--batches", default="8,16,32,64,128")

@@ -11,7 +11,6 @@ its own, which shows what one skeleton a subject cannot explain. `pip install bv
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hpe_jax import camera as cameras
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.datasets.msra import read_labels
 from hpe_jax.errors import InputError
 from hpe_jax.hand.bvh import read_bvh
@@ -148,7 +147,7 @@ def check(data: Path) -> None:
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--data", default=os.environ.get("HPE_SHARED_DATA", "../shared/data"))
     data = Path(parser.parse_args().data)
     for name in ("msra14/joint.txt", *(f"nyu/joint_1_{c}.csv" for c in "uvd")):

@@ -11,7 +11,6 @@ of the shared samples where `--data` has them (Kinect v2, mirrored into right ha
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -24,7 +23,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from hpe_jax import camera as cameras
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.datasets.depth_io import read_depth
 from hpe_jax.datasets.patches import find_hand
 from hpe_jax.hand.kinematics import HandPose, HandShape, palm_points, place
@@ -75,7 +74,7 @@ VIEWS = (
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--out", required=True)
     parser.add_argument("--data", default=os.environ.get("HPE_SHARED_DATA", "../shared/data"))
     parser.add_argument("--poses", type=int, default=128)

@@ -12,7 +12,6 @@ that `hpe_jax.predict` draws. One labelled frame is a sanity check, not a benchm
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from hpe_jax import camera as cameras
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.datasets.centres import read_centres
 from hpe_jax.datasets.depth_io import read_depth
 from hpe_jax.errors import InputError
@@ -90,7 +89,7 @@ def check(workdir: str, centre_model: str, data: Path, out: Path | None) -> dict
 @one_line_errors
 def main() -> int:
     """Exit status; prints the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--centre_model", default="")
     parser.add_argument("--data", default=os.environ.get("HPE_SHARED_DATA", "../shared/data"))

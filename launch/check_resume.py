@@ -11,7 +11,6 @@ took), `history.jsonl` and `predictions.txt`. Exit status 0 if all are equal, el
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -24,12 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hpe_jax.command import make_parser
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--config", default="configs/v2v_nyu.py:quick")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--every", type=int, default=10, help="steps between checkpoints")

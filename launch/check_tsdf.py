@@ -29,7 +29,6 @@ copies memory in the same process, would read the depth patch and write the volu
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import statistics
 import sys
@@ -41,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.kernels.tsdf import tsdf
 from hpe_jax.process import use_cache
 from hpe_jax.training.results import device_name
@@ -77,7 +76,7 @@ SHOWN = 3
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--out", required=True)
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--workdir", default="", help="a run that trained the refinement network")

@@ -13,7 +13,6 @@ of each model, mm.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.datasets import make_source
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.errors import InputError
@@ -40,7 +39,7 @@ from launch.write_centres import BATCH, find
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--centre", required=True)
     parser.add_argument("--detector", required=True)
     parser.add_argument("--models", required=True)

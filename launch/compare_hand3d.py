@@ -16,7 +16,6 @@ random weights: depth patch to joints, median of 7 runs; the paper reports 30 fr
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.errors import InputError
 from hpe_jax.process import use_cache
 from launch.compare_methods import median_seconds, read_result
@@ -43,7 +42,7 @@ THRESHOLDS = (20.0, 40.0, 50.0)
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--out", required=True)
     parser.add_argument("--size", choices=("quick", "paper"), default="quick")
     args, overrides = parser.parse_known_args()

@@ -11,11 +11,11 @@ voxels, crops or mean shift. Medians of interleaved runs, equal weights. Needs t
 
 from __future__ import annotations
 
-import argparse
 import platform
 from collections.abc import Callable
 from typing import Any
 
+from hpe_jax.command import make_parser
 from launch.compare_pytorch import _cpu, _interleaved, _limit, _module, needs_torch
 
 JOINTS, RATE = 14, 1e-4
@@ -23,7 +23,7 @@ JOINTS, RATE = 14, 1e-4
 
 def main() -> None:
     """Parse flags, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1)

@@ -21,7 +21,6 @@ only read in another way are its first reading's.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib.util
 import json
@@ -38,7 +37,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from hpe_jax.atomic import write_atomic
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.errors import InputError
 from hpe_jax.methods.base import READING
 from hpe_jax.process import use_cache
@@ -50,7 +49,7 @@ BATCH = 8
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--configs", required=True, help="FILE[:VARIANT],... in the table's order")
     parser.add_argument("--out", required=True)
     parser.add_argument("--examples", type=int, default=7200)

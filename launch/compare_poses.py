@@ -12,12 +12,11 @@ joint is within 40 mm.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from hpe_jax.atomic import write_atomic
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.errors import InputError
 from hpe_jax.hand.skeletons import SKELETONS
 from hpe_jax.methods import METHODS
@@ -33,7 +32,7 @@ from hpe_jax.training.step import make_mesh
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--models", required=True, help="RUN,...")
     parser.add_argument("--poses", required=True, help="FILE,...")
     parser.add_argument("--out", required=True)

@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hpe_jax.command import make_parser
+
 SIZE, JOINTS = 88, 14
 HANDS = 4
 """Rendered hands that are made voxels of in a run, one after the other."""
@@ -38,7 +40,7 @@ def needs_torch(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Parse flags, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--reference", default="", help="checkout of the public implementation")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)

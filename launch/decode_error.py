@@ -11,7 +11,6 @@ maps lose when rounded to a number of bits. Leaves `OUT/table.md`.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hpe_jax.camera import depth_to_points
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.datasets import make_source
 from hpe_jax.defaults import experiment
 from hpe_jax.frames import Batch
@@ -44,7 +43,7 @@ GRIDS = (16, 32, 64)
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--out", required=True)
     parser.add_argument("--frames", type=int, default=64)
     args = parser.parse_args()

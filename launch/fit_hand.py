@@ -17,7 +17,6 @@ The fit starts from the model, and a pose that depth does not settle stays near 
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import sys
@@ -32,7 +31,7 @@ from PIL import Image
 from hpe_jax import camera as cameras
 from hpe_jax.atomic import write_atomic
 from hpe_jax.camera_flag import parse_camera
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.datasets.depth_io import list_frames, read_depth
 from hpe_jax.errors import InputError
 from hpe_jax.hand.kinematics import HandPoints, HandPose, HandShape, labels
@@ -154,7 +153,7 @@ def picture(depths: list, camera: np.ndarray, joints, found, centres) -> bytes:
 @one_line_errors
 def main() -> int:
     """Exit status; prints the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--frames", required=True, help="folder of depth images of one hand")
     parser.add_argument("--camera", required=True, help="fx,fy,cx,cy")

@@ -33,7 +33,6 @@ Leaves in DIR:
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import sys
@@ -45,7 +44,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hpe_jax.camera_flag import parse_camera
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -205,9 +204,7 @@ def _spread(mean: np.ndarray) -> dict[str, float]:
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--dataset", required=True, choices=["nyu", "icvl", "msra", "tracked"])
     parser.add_argument("--joints", required=True)
     parser.add_argument("--out", required=True)

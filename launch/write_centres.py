@@ -14,7 +14,6 @@ Without `--root` the frames are the 2,048 synthetic test frames, y down, and the
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from hpe_jax.command import one_line_errors
+from hpe_jax.command import make_parser, one_line_errors
 from hpe_jax.datasets import make_source
 from hpe_jax.datasets.centres import write_centres
 from hpe_jax.errors import InputError
@@ -37,7 +36,7 @@ BATCH = 64
 @one_line_errors
 def main() -> int:
     """Exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--root", default="")
     parser.add_argument("--splits", default="test")

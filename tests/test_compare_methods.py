@@ -22,6 +22,13 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
+def test_help_is_all_of_the_docstring(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compare_methods", "--help"])
+    with pytest.raises(SystemExit) as end:
+        compare_methods.main()
+    assert end.value.code == 0 and compare_methods.__doc__.strip() in capsys.readouterr().out
+
+
 def test_configs_that_only_read_in_another_way_share_a_training():
     base, again, other = (
         compare_methods.load_config(f"{ROOT}/configs/dense_regression_nyu.py:{variant}", 800, [])
