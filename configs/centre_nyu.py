@@ -11,7 +11,7 @@ every result says "synthetic-nyu"; `--config.data.root=DIRECTORY` trains on NYU.
 variant    what it is                                      hardware and time
 ========== =============================================== ===================================
 (none)     crops of 128, 64 and 32 pixels                  a GPU; 20 epochs of 72,757 frames
-`quick`    crops of 64, 32 and 16 pixels, batch norm,      twelve minutes on two CPU cores
+`quick`    crops of 64, 32 and 16 pixels, batch norm,      eight minutes on one CPU core
            looks twice, one-cycle Muon
 ========== =============================================== ===================================
 

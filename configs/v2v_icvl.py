@@ -11,7 +11,7 @@ variant    what it is                                      hardware and time
 (none)     the paper: 88 voxels, arg-max decode, RMSProp   a GPU; ten epochs of 331,006 frames
 `subvoxel` the same, decoded between the voxels            the same
 `quick`    32 voxels, a narrower network, one-cycle Muon   minutes on two CPU cores
-`long`     seven times the examples of `quick`             the better part of an hour of those
+`long`     seven times the examples of `quick`             the better part of an hour
 ========== =============================================== ===================================
 
 On synthetic-icvl `quick` reaches 13 mm and `long` 7.3 mm (best constant pose 42.7 mm, centres

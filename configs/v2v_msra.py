@@ -12,7 +12,7 @@ variant    what it is                                      hardware and time
 (none)     the paper: 88 voxels, arg-max decode, RMSProp   a GPU; ten epochs of 67,900 frames
 `subvoxel` the same, decoded between the voxels            the same
 `quick`    32 voxels, a narrower network, one-cycle Muon   minutes on two CPU cores
-`long`     seven times the examples of `quick`             the better part of an hour of those
+`long`     seven times the examples of `quick`             the better part of an hour
 ========== =============================================== ===================================
 
 On synthetic-msra `quick` reaches 14 mm and `long` 8.9 mm (best constant pose 46.1 mm, centres

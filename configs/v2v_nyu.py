@@ -11,7 +11,7 @@ variant    what it is                                      hardware and time
 (none)     the paper: 88 voxels, arg-max decode, RMSProp   a GPU; ten epochs of 72,757 frames
 `subvoxel` the same, decoded between the voxels            the same
 `quick`    32 voxels, a narrower network, one-cycle Muon   minutes on two CPU cores
-`long`     seven times the examples of `quick`             the better part of an hour of those
+`long`     seven times the examples of `quick`             the better part of an hour
 ========== =============================================== ===================================
 
 On synthetic-nyu `quick` reaches 14 mm and `long` 8.1 mm (best constant pose 50.7 mm, centres
