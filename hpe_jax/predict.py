@@ -111,7 +111,8 @@ def predict_frames(
         if centre is not None and not any(found.values()):
             raise UnusableFrame(
                 f"{path}: no reading in the cube of {predictor.cube_mm:g} mm about its centre "
-                f"{np.round(centre).tolist()} mm"
+                f"{np.round(centre).tolist()} mm: are --centres in mm, and y down or "
+                "--centres_y_up given?"
             )
         seconds += sum(p.latency_ms for p in found.values() if p is not None) / 1000
         return found

@@ -10,6 +10,7 @@ joints, the unflipped ones 134 mm.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def read_centres(
     path: str | Path,
     *,
     y_up: bool = False,
-    frames: int | None = None,
+    frames: int | Sequence[int] | None = None,
     camera: Float[np.ndarray, "4"] | None = None,
 ) -> Float[np.ndarray, "N 3"]:
     """Read a centre file.
@@ -34,7 +35,7 @@ def read_centres(
     Args:
       path: the file; one that ends in `.mat` is a MATLAB file.
       y_up: whether a text file's y points up; it is flipped then.
-      frames: how many centres the file must have; None takes any number.
+      frames: how many centres the file must have, or one of several counts; None takes any.
       camera: fx, fy, cx, cy of the images that a MATLAB file counts pixels of.
 
     Returns:
@@ -47,8 +48,10 @@ def read_centres(
     """
     path = Path(path)
     centres = _of_matlab(path, camera) if path.suffix == ".mat" else _of_text(path, y_up)
-    if frames is not None and len(centres) != frames:
-        raise InputError(f"{path}: {len(centres)} centres, expected one a frame, {frames} in all")
+    counts = [frames] if isinstance(frames, int) else list(frames or [len(centres)])
+    if len(centres) not in counts:
+        wanted = " or ".join(map(str, counts))
+        raise InputError(f"{path}: {len(centres)} centres, expected one a frame, {wanted} in all")
     return centres
 
 

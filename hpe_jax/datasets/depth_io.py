@@ -128,7 +128,8 @@ def _read_npy(path: Path) -> np.ndarray:
         raise InputError(f"{path}: expected one array as .npy, found an archive of them (.npz)")
     if depth.ndim != 2 or depth.dtype.kind not in "uif" or not depth.size:
         raise InputError(
-            f"{path}: expected a 2-D array of numbers, found {depth.dtype} {depth.shape}"
+            f"{path}: expected a 2-D array of numbers, one frame a file, found {depth.dtype} "
+            f"{depth.shape}"
         )
     return depth.astype(np.float32)
 

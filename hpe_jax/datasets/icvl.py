@@ -67,10 +67,11 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         names += paths
         labels.append(uvd)
     uvd = np.concatenate(labels)
+    listed = None
     if split == "train" and not data.get("rotated", False):
-        kept = [len(f.parts[0]) > _SHORT for f in names]
-        names = [f for f, keep in zip(names, kept, strict=True) if keep]
-        uvd = uvd[np.array(kept, bool)]
+        listed = np.array([len(f.parts[0]) > _SHORT for f in names])
+        names = [f for f, keep in zip(names, listed, strict=True) if keep]
+        uvd = uvd[listed]
         if not names:
             raise InputError(
                 f"{folder / LABELS[split][0]}: all frames lie in folders with short names, as "
@@ -92,6 +93,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
         joint_valid=np.all(np.isfinite(joints), -1),
         cube=np.full(len(frames), data.cube_mm, np.float32),
         centres_y_up=False,
+        listed=listed,
     )
     return recorded_source(data, split, seed, recording)
 

@@ -59,7 +59,7 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     """
     view = int(data.get("view", 1))
     _, gaps = replacing(data, split)  # A frame that is not there is skipped like a torn one.
-    folder = find_split(data.root, split, view, gaps=gaps)
+    folder = find_split(data.root, split, view)
     joints = read_labels(folder / "joint_data.mat", view, skip=gaps and split == "train")
     frames = list_split(folder, view, len(joints), gaps=gaps)
     cube = np.full(len(frames), data.cube_mm, np.float32)
@@ -80,19 +80,17 @@ def make_source(data: Any, split: str, seed: int) -> Source:
     return recorded_source(data, split, seed, recording)
 
 
-def find_split(root: str | Path, split: str, view: int = 1, *, gaps: bool = False) -> Path:
-    """The folder of one split; InputError with what was expected where if there is none.
-
-    With `gaps` any of the camera's frames tells it, else the first must be there.
-    """
+def find_split(root: str | Path, split: str, view: int = 1) -> Path:
+    """The folder of one split, which holds its labels and any frame of the camera; InputError with
+    what was expected where if there is none."""
     if view not in (1, 2, 3):
         raise InputError(f"data.view={view}: NYU has the cameras 1, 2 and 3")
     roots = [Path(root), Path(root) / "dataset"]
     wanted = ["joint_data.mat", _frame_name(view, 0)]
     for candidate in roots:
         folder = candidate / split
-        first = wanted[1] if not gaps else f"depth_{view}_*.png"
-        if (folder / wanted[0]).is_file() and any(folder.glob(first)):
+        first = (folder / wanted[1]).is_file() or any(folder.glob(f"depth_{view}_*.png"))
+        if (folder / wanted[0]).is_file() and first:
             return folder
     missing = [roots[0] / split / n for n in wanted if not (roots[0] / split / n).is_file()]
     if roots[1].is_dir():

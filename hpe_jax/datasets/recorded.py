@@ -54,6 +54,8 @@ class Recording:
       joint_valid: (N, J); False entries are neither trained on nor scored.
       cube: (N,) mm, edge of each frame's hand cube.
       centres_y_up: whether the data set's published centre files count y up.
+      listed: of frames that are part of a longer published list, which of that list they are;
+        a centre file may have a line for each frame of the list.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Recording:
     joint_valid: Bool[np.ndarray, "N J"]
     cube: Float[np.ndarray, " N"]
     centres_y_up: bool
+    listed: Bool[np.ndarray, " M"] | None = None
 
 
 def recorded_source(data: Any, split: str, seed: int, recording: Recording) -> Source:
@@ -229,13 +232,22 @@ class _Examples:
             return from_labels
         if data.centre == "file":
             path = Path(centre_path(data, split))
-            y_up, frames = self.recording.centres_y_up, len(self.frames)
-            centres = read_centres(path, y_up=y_up, frames=frames, camera=self.camera)
+            y_up, listed = self.recording.centres_y_up, self.recording.listed
+            counts = [len(self.frames), *([] if listed is None else [len(listed)])]
+            centres = read_centres(path, y_up=y_up, frames=counts, camera=self.camera)
+            if listed is not None and len(centres) == len(listed):
+                centres = centres[listed]
             _check_centres(path, centres, self.recording)
+            missing = np.flatnonzero(np.isnan(centres).any(1) & valid.any(1))
+            if len(missing) and not self.replace:  # Now, and not after an hour of training.
+                raise InputError(
+                    f"{path}: no centre for {self.frames[missing[0]]}, the first of {len(missing)} "
+                    f"such frames; --config.data.{self.option}=True lets others stand in"
+                )
 
             def from_file(i: int, depth: np.ndarray) -> np.ndarray:
                 if np.isnan(centres[i]).any():
-                    raise InputError(f"{path}: number {i + 1}: no centre for {self.frames[i]}")
+                    raise InputError(f"{path}: no centre for {self.frames[i]}")
                 return centres[i]
 
             return from_file

@@ -178,6 +178,7 @@ def map_joints(
             raise ValueError(f"skeleton {name!r}: expected one of {', '.join(SKELETONS)}")
     have, want = SKELETONS[source].joints, SKELETONS[target].joints
     joints = np.asarray(joints)
+    joints = joints.astype(np.result_type(joints, np.float32))  # Integers have no NaN.
     if joints.ndim < 2 or joints.shape[-2:] != (len(have), 3):
         raise ValueError(f"joints of shape {joints.shape}, expected (..., {len(have)}, 3)")
     padded = np.concatenate([joints, np.full_like(joints[..., :1, :], np.nan)], -2)

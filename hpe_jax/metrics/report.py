@@ -47,7 +47,7 @@ def write_report(
       frames: frames at hand for the grid: `depth` (n, H, W), `corner` (n, 2), `camera` (n, 4) and
         `index` (n,) into `pred`. The grid shows `shown` of them, evenly spread by error from the
         best to the worst, so nobody is shown only good ones. No grid where none has a scored joint.
-      history: training records with `step`, `loss`, `error_mm`.
+      history: training records with `step`, `loss`, `error_mm`; no curve of none.
       centre: where the hand centres come from, in every title.
       shown: number of frames in the grid.
 
@@ -63,7 +63,8 @@ def write_report(
     title = f"{source_name}: {len(error)} frames, centre {centre}"
     plots.success_curve(folder / "success_curve.png", {source_name: error}, title)
     plots.per_joint(folder / "per_joint.png", {source_name: error}, skeleton.joints, title)
-    plots.training_curve(folder / "training_curve.png", history, f"{source_name}: training")
+    if history:
+        plots.training_curve(folder / "training_curve.png", history, f"{source_name}: training")
     if np.isfinite(error[np.asarray(frames.get("index", ()), int)]).any():
         picture = skeletons(pred, true, valid, error, skeleton, frames, title, shown)
         buffer = io.BytesIO()

@@ -178,6 +178,12 @@ def load_model(workdir: str | Path) -> tuple[ConfigDict, Variables]:
     return from_json(config), eval_variables(state)
 
 
+def trained_on(workdir: str | Path) -> str:
+    """Name of the source of a run's latest checkpoint; raises as `load_model`."""
+    with _opened(workdir) as (orbax, directory):
+        return str(_metadata(orbax, directory, orbax.latest.step)[1]["source"])
+
+
 def progress_of(workdir: str | Path) -> tuple[int, int]:
     """Step of a run's latest checkpoint, and how many the run was to have.
 

@@ -38,6 +38,7 @@ from hpe_jax.training.console import Board, History, Log, Stop, warnings_heard
 from hpe_jax.training.evaluation import Evaluator, Measurer
 from hpe_jax.training.progress import Clock, Window
 from hpe_jax.training.results import (
+    clear_results,
     device_name,
     score,
     skeleton_grid,
@@ -122,18 +123,22 @@ def train(
             window = Window(**info.get("window", {}))
             train_source.skipped.update(info.get("frames_skipped", ()))
             check_resumed(workdir, info, config, train_source, steps, epoch)
-        text = json.dumps(to_json(config), indent=2) + "\n"
+        written = json.dumps(to_json(config), indent=2) + "\n"
         recorded = workdir / "config.json"
-        if start < steps or not recorded.is_file() or recorded.read_text() != text:
-            # Figures of a shorter run, or of another test, are not this one's.
-            names = ("metrics.json", "predictions.txt", "groundtruth.txt", "report/*.png")
-            for path in [path for name in names for path in workdir.glob(name)]:
-                path.unlink()
-        write_atomic(recorded, text)
+
+        def take_over() -> None:
+            """Figures of a shorter run, or of another test, are not this one's."""
+            if start < steps or not recorded.is_file() or recorded.read_text() != written:
+                clear_results(workdir)
+            write_atomic(recorded, written)
+
+        if start < steps:
+            take_over()
         history = History(workdir / "history.jsonl", start)
+        count = f", {train_source.size:,} frames" if train_source.size else ""
         log.line(
             f"{config.method.name}, {count_parameters(variables):,} parameters, on "
-            f"{train_source.name} ({device_name()}): "
+            f"{train_source.name}{count} ({device_name()}): "
             + (f"resuming at step {start:,} of {steps:,}" if start else f"{steps:,} steps")
         )
         if restored is not None and start == steps:
@@ -254,9 +259,12 @@ def train(
         seconds = before + clock.seconds()
         log.line(f"evaluating on {test_source.name}, {test_source.split} split")
         tested = tester(eval_variables(state), log.status)
+        if start == steps:  # Only now: a test that fails leaves the figures of the last one.
+            take_over()
         extra = {
             "train_seconds": round(seconds, 3),
             "examples_seen": steps * config.batch,
+            **({"train_frames": train_source.size} if train_source.size else {}),
             "frames_skipped": len(train_source.skipped),
             "frames_stood_in": len(test_source.skipped),
             "device": device_name(),

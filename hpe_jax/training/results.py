@@ -104,6 +104,13 @@ def write_results(
     return metrics
 
 
+def clear_results(workdir: Path) -> None:
+    """Remove what `write_results` left: figures of another test would pass for those to come."""
+    names = ("metrics.json", "predictions.txt", "groundtruth.txt", "report/*.png")
+    for path in [path for name in names for path in workdir.glob(name)]:
+        path.unlink()
+
+
 def write_figures(
     workdir: Path, figures: dict[str, float], source: Source, extra: dict[str, Any]
 ) -> dict[str, Any]:

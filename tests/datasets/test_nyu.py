@@ -338,7 +338,7 @@ def test_bad_centres(tmp_path):
         path.write_text("\n".join([line] * 6))
         hashes.add(make_source(data, "train", 0).files["data.centre_file"])
     assert len(hashes) == 2  # by which a resumed run knows its centres
-    refused("invalid", r"number 3: no centre for .*depth_1_0000003\.png")
+    refused("invalid", r"no centre for .*0000003\.png, the first of 1 such.*skip_unreadable=True")
     refused("900 0 800", r"depth_1_0000003\.png: its centre .*c_train\.txt. is outside the frame")
     refused("0 0 -800", "is outside the frame")
     refused("0 0 5000", r"depth_1_0000003\.png: empty crop, no reading within 250 mm")

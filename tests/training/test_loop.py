@@ -177,9 +177,11 @@ def test_a_part_of_a_published_split_is_called_so(tmp_path):
         assert (told in (tmp_path / name / "log.txt").read_text()) == expected
 
 
-def test_predictions_of_another_test_do_not_outlive_it(tmp_path):
-    """They would be taken for this one's: they are not told apart by anything in them."""
+def test_figures_are_those_of_the_config_beside_them(tmp_path):
+    """A test of another kind replaces both, but not before it is done; more training at once."""
     run(tmp_path, steps=2)
+    names = ("metrics.json", "predictions.txt", "groundtruth.txt", "config.json")
+    before = [(tmp_path / name).read_bytes() for name in names]
 
     def interrupted(indices):
         raise KeyboardInterrupt
@@ -188,9 +190,15 @@ def test_predictions_of_another_test_do_not_outlive_it(tmp_path):
     config = toy.make_config(steps=2, log_every=2, checkpoint_every=2, test_frames=4)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path, METHOD, toy.make_source(), test)
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+    assert run(tmp_path, steps=2, test_frames=4)["frames"] == 4
+    assert read_json(tmp_path / "config.json")["test_frames"] == 4
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, test, steps=4)
     left = {path.name for path in tmp_path.iterdir()}
     assert not left & {"metrics.json", "predictions.txt", "groundtruth.txt"}
-    assert "checkpoints" in left
+    assert {"checkpoints", "config.json"} <= left
 
 
 def test_a_test_of_other_data_is_told(tmp_path):
