@@ -56,11 +56,10 @@ def define_flags() -> flags.FlagValues:
         flag_values=own,
     )
     flags.DEFINE_list("predictions", None, "prediction files, separated by commas", flag_values=own)
-    flags.DEFINE_enum(
+    flags.DEFINE_list(
         "format",
         "uvd",
-        ["uvd", "xyz"],
-        "what the prediction files hold: pixels and mm, or mm",
+        "what the prediction files hold, uvd (pixels and mm) or xyz (mm); one for all or for each",
         flag_values=own,
     )
     flags.DEFINE_list(
@@ -71,10 +70,11 @@ def define_flags() -> flags.FlagValues:
         "negative fy says that xyz predictions have y up; for uvd its sign changes nothing",
         flag_values=own,
     )
-    flags.DEFINE_string(
+    flags.DEFINE_list(
         "centre",
         "unknown",
-        "where the predictions' hand centres come from, kept with the result",
+        "where the predictions' hand centres come from (gt, com, refined, ...), kept with the "
+        "result; one for all or for each",
         flag_values=own,
     )
     flags.DEFINE_string("out", None, "folder for metrics.json and the plots", flag_values=own)
@@ -130,10 +130,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """The results as lines of text, one file a line."""
     first = next(iter(results.values()))
     parts = list(first["parts"]) if len(first["parts"]) <= 2 else []
-    head = ["file", "mean", "median", "<=20", "<=40", "auc", "aligned", "transl.", *parts]
+    common, differing = _told(results)
+    head = ["file", *differing]
+    head += ["mean", "median", "<=20", "<=40", "auc", "aligned", "transl.", *parts]
     rows = [
         [
             name,
+            *(r[key] for key in differing),
             *(f"{r[k]:.3f}" for k in ("mean_error_mm", "median_error_mm")),
             *(f"{100 * r[k]:.2f}" for k in ("success_20mm", "success_40mm")),
             f"{r['auc_0_80']:.4f}",
@@ -145,8 +148,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [
         f"{first['dataset']}, {first['split']}, {first['frames']} frames, "
-        f"{len(first['joints'])} joints, camera {','.join(f'{c:g}' for c in first['camera'])}, "
-        f"{first['format']}, centre {first['centre']}",
+        f"{len(first['joints'])} joints, camera {','.join(f'{c:g}' for c in first['camera'])}"
+        f"{common}",
         "mm; <=20 and <=40: % of frames whose worst joint is within 20, 40 mm",
         "",
     ]
@@ -155,6 +158,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join(cells))
     return "\n".join(lines)
+
+
+def _told(results: dict[str, dict[str, Any]]) -> tuple[str, list[str]]:
+    """Format and centre as a heading says them, and which of them differ from file to file."""
+    values = {key: {r[key] for r in results.values()} for key in ("format", "centre")}
+    common = [f", {key} {min(v)}" for key, v in values.items() if len(v) == 1]
+    return "".join(common), [key for key, v in values.items() if len(v) > 1]
 
 
 def main(argv: list[str]) -> int:
@@ -191,11 +201,17 @@ def _run(given: flags.FlagValues) -> None:
             f"{protocol.frames}: not comparable with published tables, no split by subject",
             file=sys.stderr,
         )
+    names = _names(given.predictions)
+    formats: dict[str, Format] = {"uvd": "uvd", "xyz": "xyz"}
+    if not set(given.format) <= set(formats):
+        raise InputError(f"--format={','.join(given.format)}: expected uvd or xyz")
+    forms = [formats[form] for form in _each("format", given.format, len(names))]
+    centres = _each("centre", given.centre, len(names))
     results, errors = {}, {}
-    for name, path in _names(given.predictions).items():
-        predictions = protocol.read(path, given.format)
+    for (name, path), form, centre in zip(names.items(), forms, centres, strict=True):
+        predictions = protocol.read(path, form)
         results[name], errors[name] = evaluate(
-            protocol, truth, predictions, given.format, camera, given.centre, truth_form
+            protocol, truth, predictions, form, camera, centre, truth_form
         )
     if given.out:
         _write(Path(given.out), results, errors, protocol)
@@ -238,11 +254,27 @@ def _write(
     }
     write_atomic(out / "metrics.json", json.dumps(kept, indent=2) + "\n")
     first = next(iter(results.values()))
-    title = f"{protocol.name}, {first['frames']} frames, centre {first['centre']}"
-    short = {Path(name).stem: error for name, error in errors.items()}
-    shown = short if len(short) == len(errors) else errors
+    differs = "centre" in _told(results)[1]
+    title = f"{protocol.name}, {first['frames']} frames"
+    title += "" if differs else f", centre {first['centre']}"
+    short = {name: Path(name).stem for name in errors}
+    unlike = len(set(short.values())) == len(short)
+    shown = {
+        (short[name] if unlike else name) + (f" ({results[name]['centre']})" if differs else ""): e
+        for name, e in errors.items()
+    }
     plots.success_curve(out / "success_curve.png", shown, title)
     plots.per_joint(out / "per_joint.png", shown, protocol.skeleton.joints, title)
+
+
+def _each(flag: str, values: list[str], count: int) -> list[str]:
+    """One value for each of so many files, of a flag that gives one for all or for each."""
+    if len(values) not in (1, count) or not all(values):
+        raise InputError(
+            f"--{flag}={','.join(values)}: expected one for all prediction files or one for each "
+            f"of the {count}"
+        )
+    return values * count if len(values) == 1 else values
 
 
 def _names(paths: list[str]) -> dict[str, str]:
@@ -257,27 +289,27 @@ def _names(paths: list[str]) -> dict[str, str]:
 def _check_reading(
     predictions: JointFile, true: np.ndarray, form: Format, camera: Camera, mean: float
 ) -> None:
-    """Say so if the file fits far better in the other format, the other sign of y or in metres."""
+    """Say so if the file fits far better in the other format, with other signs or in metres."""
     import numpy as np
 
     from hpe_jax.metrics.errors import errors
     from hpe_jax.metrics.protocols import to_xyz
 
     turned = (camera[0], -camera[1], *camera[2:])
-    readings: tuple[tuple[Format, Camera], ...] = (
-        ("uvd", camera), ("xyz", camera), ("xyz", turned)
+    readings: tuple[tuple[Format, Camera, int], ...] = (
+        ("uvd", camera, 1), ("xyz", camera, 1), ("xyz", turned, 1), ("xyz", turned, -1)
     )  # fmt: skip
-    tried = [(f, c, mm) for mm in (1.0, 1000.0) for f, c in readings]
-    means = [
-        errors(to_xyz(predictions.values * ([1, 1, mm] if f == "uvd" else mm), c, f), true)
-        .mean()
-        for f, c, mm in tried
-    ]  # fmt: skip
+    tried = [(f, c, z, mm) for mm in (1.0, 1000.0) for f, c, z in readings]
+    means = []
+    for f, c, z, mm in tried:
+        units = np.array([1, 1, mm] if f == "uvd" else [mm, mm, z * mm])
+        means.append(errors(to_xyz(predictions.values * units, c, f), true).mean())
     best = int(np.argmin(means))
     if means[best] < mean / 2:
-        other, sign, mm = tried[best]
+        other, sign, z, mm = tried[best]
         advice = [f"give --format={other}"] if other != form else []
         advice += ["change the sign of fy in --camera"] if sign != camera else []
+        advice += ["write z away from the camera, positive"] if z < 0 else []
         advice += ["write millimetres, not metres"] if mm != 1.0 else []
         print(
             f"warning: {predictions.path}: {mean:.1f} mm, but {means[best]:.1f} mm if you "

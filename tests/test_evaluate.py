@@ -31,6 +31,7 @@ def data(tmp_path) -> dict:
     write_joints(tmp_path / "metres.txt", to_uvd(pred, protocol.camera) * [1, 1, 0.001])
     write_joints(tmp_path / "down.txt", pred)
     write_joints(tmp_path / "up.txt", pred * [1, -1, 1])
+    write_joints(tmp_path / "away.txt", pred * [1, -1, -1])  # as MSRA15's labels
     error = np.linalg.norm(pred - true, axis=-1)
     return {"dir": tmp_path, "error": error, "true": true}
 
@@ -153,6 +154,7 @@ def test_another_format_that_fits_better_is_told(data, capsys):
     for name, more, advice in (
         ("down.txt", [], "if you give --format=xyz\n"),
         ("up.txt", [], "if you give --format=xyz and change the sign of fy in --camera\n"),
+        ("away.txt", ["--format=xyz"], "change the sign of fy in --camera and write z away from"),
         ("good.txt", ["--format=xyz"], "if you give --format=uvd\n"),
         ("metres.txt", [], "if you write millimetres, not metres\n"),
         ("good.txt", [], ""),
@@ -160,6 +162,23 @@ def test_another_format_that_fits_better_is_told(data, capsys):
         assert _run(data, *more, predictions=name) == 0
         warned = capsys.readouterr().err
         assert advice in warned and (f"{name}: " in warned) == bool(advice)
+
+
+def test_files_may_differ_in_format_and_centre(data, capsys):
+    out = data["dir"] / "results"
+    given = ("--format=uvd,xyz", "--centre=refined,gt", f"--out={out}")
+    assert _run(data, *given, predictions="good.txt,down.txt") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("camera 240.99,240.96,160,120")
+    rows = [line.split() for line in lines[3:]]
+    assert rows[0][:4] == ["file", "format", "centre", "mean"]
+    assert rows[1][:3] == ["good.txt", "uvd", "refined"]
+    assert rows[2] == ["down.txt", "xyz", "gt", *rows[1][3:]]  # the same predictions
+    kept = json.loads((out / "metrics.json").read_text())
+    assert [kept[name]["centre"] for name in ("good.txt", "down.txt")] == ["refined", "gt"]
+    for given in ("--centre=refined,gt,com", "--centre=gt,", "--format=uvd,mm"):
+        assert _run(data, given, predictions="good.txt,exact.txt") == 2
+        assert given.split(",")[0] in capsys.readouterr().err
 
 
 def test_out_keeps_metrics_and_plots(data, capsys):

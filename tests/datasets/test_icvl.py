@@ -12,6 +12,7 @@ from PIL import Image
 
 from hpe_jax.camera import ICVL, uvd_to_xyz
 from hpe_jax.datasets import icvl, make_source
+from hpe_jax.datasets.centres import write_centres
 from hpe_jax.errors import InputError
 
 CAMERA = ICVL.intrinsics.astype(np.float64)
@@ -86,6 +87,24 @@ def test_rotated_copies_are_left_out_unless_asked_for(tmp_path):
     for name in ("22-5", "-112-5"):  # The published copies' other names.
         path.write_text(text.replace("45/", f"{name}/"))
         assert make_source(config(tmp_path), "train", 0).size == 4
+
+
+def test_centre_files_may_be_of_all_frames_that_the_labels_list(tmp_path):
+    """As V2V's published ones are, rotated copies and all."""
+    make_tree(tmp_path)
+    path = tmp_path / "Training/labels.txt"
+    *lines, last = path.read_text().split("\n")[:6]
+    path.write_text("\n".join([last, *lines]))  # A rotated one comes first.
+    of_all = make_source(config(tmp_path, rotated=True), "train", 0).load(np.arange(6))["centre"]
+    kept = of_all[1:5]
+    data = config(tmp_path, centre="file", centre_file=str(tmp_path / "c.txt"))
+    for rows in (of_all, kept):
+        write_centres(tmp_path / "c.txt", rows)
+        found = make_source(data, "train", 0).load(np.arange(4))["centre"]
+        np.testing.assert_allclose(found, kept, atol=1e-3)
+    write_centres(tmp_path / "c.txt", of_all[:5])
+    with pytest.raises(InputError, match="5 centres, expected one a frame, 4 or 6 in all"):
+        make_source(data, "train", 0)
 
 
 def test_missing_training_images_are_named_or_replaced(tmp_path):
