@@ -62,8 +62,8 @@ class Split:
         if source.size is None:
             raise InputError(f"{source.name}: the {source.split} split is endless, cannot score it")
         self._source, self._mesh = source, mesh
-        self._batch = -(-batch // mesh.size) * mesh.size
         self.frames = min(frames, source.size) if frames else source.size
+        self._batch = -(-min(batch, self.frames) // mesh.size) * mesh.size
 
     def batches(self, tell: Tell) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """`(start, count, data)`: beyond `count` the last batch repeats its last frame."""

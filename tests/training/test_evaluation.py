@@ -26,8 +26,15 @@ METHOD = toy.make_method()
 def test_every_frame_once_in_order(batch):
     source = toy.make_source("test", 37)
     variables = METHOD.init(jax.random.key(0))
-    told = []
-    result = Evaluator(METHOD, source, make_mesh(), batch=batch)(variables, told.append)
+    told, loaded = [], []
+
+    def load(indices):
+        loaded.append(len(indices))
+        return source.load(indices)
+
+    counted = dataclasses.replace(source, load=load)
+    result = Evaluator(METHOD, counted, make_mesh(), batch=batch)(variables, told.append)
+    assert set(loaded) == {min(batch, 37)}  # A batch of a million is no larger than the split.
     assert len(told) == -(-37 // batch) and told[-1].startswith("test split, 37/37 frames")
     whole = source.expand(source.load(np.arange(37)))
     np.testing.assert_allclose(result.true, whole["joints"], atol=1e-3)
