@@ -128,6 +128,11 @@ def load_config(name: str, examples: int, overrides: list[str]) -> ConfigDict:
 
 def check_alike(configs: dict[str, ConfigDict]) -> None:
     """InputError unless all train on the same synthetic hands, seen by the same camera."""
+    for name, config in configs.items():
+        if config.data.root:
+            raise InputError(
+                f"{name}: data.root={config.data.root}, expected none: all train on synthetic hands"
+            )
 
     def hands(config: ConfigDict) -> dict[str, Any]:
         data = config.data.to_dict()

@@ -51,12 +51,19 @@ def main() -> int:
     out = Path(args.out)
     if (out / "checkpoints").exists():
         raise InputError(f"--out={out}: the folder of a training run, expected another one")
+    if args.frames < 0:
+        raise InputError(f"--frames={args.frames}: expected a number of frames, 0 for all")
     use_cache()
     config, variables = load_model(args.workdir)
     config.data.root = args.root
     for name in ("centre", "centre_file", "centre_model"):
         if (value := getattr(args, name)) is not None:
             config.data[name] = value
+    for name, kind in (("centre_file", "file"), ("centre_model", "refined")):
+        if getattr(args, name) and config.data.centre != kind:
+            raise InputError(
+                f"--{name}: centres are {config.data.centre!r}, expected --centre={kind} with it"
+            )
     if args.stand_in:
         config.data.stand_in = True
     source = make_source(config, "test")
@@ -65,6 +72,7 @@ def main() -> int:
         raise InputError(
             f"--workdir={args.workdir}: estimates no joints, expected a model that does"
         )
+    out.mkdir(parents=True, exist_ok=True)  # Refused before the work, not after it.
     batch = config.eval_batch or config.batch
     status = Status()
     evaluator = Evaluator(method, source, make_mesh(), batch=batch, frames=args.frames)

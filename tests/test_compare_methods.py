@@ -121,6 +121,7 @@ def test_mistakes_are_named(tmp_path):
             "hand3d_nyu.py:quick: trains in stages",
         ),
         ([f"--configs={name}", "--config.bach=4"], "--config.bach=4: "),
+        ([f"--configs={name}", "--config.data.root=x"], "data.root=x, expected none"),
         ([f"--configs={ROOT}/configs/centre_nyu.py:quick"], "centre_nyu.py:quick: finds hand cent"),
         ([f"--configs={tmp_path}/broken.py"], "broken.py: no config ("),
         ([f"--configs={tmp_path}/empty.py"], "no attribute 'get_config'"),

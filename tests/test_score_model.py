@@ -93,6 +93,17 @@ def test_only_the_test_split_is_read(workdir, root, tmp_path, uvd, monkeypatch, 
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
 
 
+def test_flags_that_mean_nothing_are_refused(workdir, root, tmp_path, monkeypatch, capsys):
+    given = (f"--workdir={workdir}", f"--root={root}", f"--out={tmp_path / 'out'}")
+    for flag, message in (
+        ("--frames=-5", "--frames=-5: expected a number of frames"),
+        ("--centre_file=c.txt", "--centre_file: centres are 'com', expected --centre=file"),
+        ("--centre_model=runs/c", "--centre_model: centres are 'com', expected --centre=refined"),
+    ):
+        assert score(monkeypatch, *given, flag) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_run_is_not_written_over(workdir, root, monkeypatch, capsys):
     assert score(monkeypatch, f"--workdir={workdir}", f"--root={root}", f"--out={workdir}") == 2
     assert "the folder of a training run, expected another one" in capsys.readouterr().err

@@ -100,7 +100,8 @@ def list_frames(path: str | Path) -> list[Path]:
         )
     named = (p for p in folder.iterdir() if fnmatchcase(p.name, pattern))
     shown = (p for p in named if not p.name.startswith("."))
-    frames = [p for p in shown if p.suffix.lower() in SUFFIXES and p.is_file()]
+    # A broken link counts: left out, all frames after it would be taken for their neighbours.
+    frames = [p for p in shown if p.suffix.lower() in SUFFIXES and (p.is_file() or p.is_symlink())]
     if not frames:
         raise InputError(f"{path}: expected depth frames (*.png or *.npy) there")
     kinds = sorted({found[1] for p in frames if (found := _NYU_FRAME.fullmatch(p.name))})

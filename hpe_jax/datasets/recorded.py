@@ -242,7 +242,7 @@ class _Examples:
             if len(missing) and not self.replace:  # Now, and not after an hour of training.
                 raise InputError(
                     f"{path}: no centre for {self.frames[missing[0]]}, the first of {len(missing)} "
-                    f"such frames; --config.data.{self.option}=True lets others stand in"
+                    f"such frames; data.{self.option}=True lets others stand in"
                 )
 
             def from_file(i: int, depth: np.ndarray) -> np.ndarray:
@@ -342,7 +342,7 @@ class _Examples:
             except InputError as error:
                 if not self.replace:
                     raise InputError(
-                        f"{error}; --config.data.{self.option}=True lets another frame stand in"
+                        f"{error}; data.{self.option}=True lets another frame stand in"
                     ) from error
                 with self.lock:
                     new = candidate not in self.skipped

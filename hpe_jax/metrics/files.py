@@ -54,7 +54,7 @@ def read_joints(
     allowed = (joints,) if isinstance(joints, int) else tuple(joints)
     expected = " or ".join(f"{3 * j} numbers ({j} joints x {form})" for j in allowed)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as e:
         raise InputError(f"{path}: {e.strerror}, expected a file with {expected} a line") from e
     except UnicodeDecodeError as e:

@@ -46,7 +46,7 @@ def success_curve(
                 curve,
                 color=_colour(i),
                 linestyle=_line(i),
-                label=f"{name}  (area {area(curve) / 100:.3f}, "
+                label=f"{_text(name)}  (area {area(curve) / 100:.3f}, "
                 f"mean {np.mean(error[~np.isnan(error)]):.2f} mm)",
             )
         ax.set(xlim=(0, 80), ylim=(0, 100), xlabel="threshold (mm)", ylabel="frames (%)")
@@ -79,7 +79,7 @@ def per_joint(
             [*means, float(np.mean(error[~np.isnan(error)]))],
             width,
             color=_colour(i),
-            label=name,
+            label=_text(name),
         )
         if len(results) == 1:
             ax.bar_label(bars, fmt="%.1f", fontsize=8)
@@ -164,10 +164,15 @@ def _figure(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]
 
 def _save(figure: Figure, path: str | Path, title: str) -> None:
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(_text(title), fontsize=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomic(path, buffer.getvalue())
+
+
+def _text(name: str) -> str:
+    """A name as it is: no formula between dollars, and a legend leaves out what begins with "_"."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _colour(i: int) -> str:

@@ -147,6 +147,10 @@ def train(
             )
             for text in differences(there, here):
                 log.line(f"the test is told otherwise than training was: {text}")
+        if restored is not None and config.init_from != info["config"].get("init_from", ""):
+            log.line(
+                f"init_from={config.init_from} is not read: the run goes on from its own weights"
+            )
         if origin:
             log.line(origin)
         size = {"batch": config.eval_batch or config.batch, "frames": config.test_frames}

@@ -148,6 +148,9 @@ def test_list_frames(tmp_path):
         (tmp_path / name).touch()
     assert [p.name for p in list_frames(tmp_path)] == ["a.npy", "b.png", "c.PNG"]
     assert list_frames(tmp_path / "b.png") == [tmp_path / "b.png"]
+    (tmp_path / "bb.png").symlink_to(tmp_path / "gone.png")
+    assert [p.name for p in list_frames(tmp_path)] == ["a.npy", "b.png", "bb.png", "c.PNG"]
+    (tmp_path / "bb.png").unlink()
     (tmp_path / "takes").mkdir()
     names = ["1.png", "take2_09.png", "take2_9.png", "take2_10.png", "take10_1.png", "take.png"]
     for name in reversed(names):

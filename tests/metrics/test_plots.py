@@ -43,6 +43,11 @@ def test_each_result_has_its_line_and_bars(tmp_path, error):
         assert _has_colour(second, "#0072B2") and _has_colour(second, "#D55E00")
 
 
+def test_names_are_shown_as_they_are(tmp_path, error):
+    plots.success_curve(tmp_path / "a.png", {"$x^$": error, "_b": error}, "$\\frac$")  # No formula.
+    assert plots._text("_b") == " _b" and plots._text("a_b") == "a_b"  # "_b" has no legend.
+
+
 def test_each_panel_has_its_own_curve(tmp_path, error, figures):
     plots.success_curve(tmp_path / "a.png", {"a": error})
     for ax, per in zip(figures[0].axes, ("worst", "mean"), strict=True):

@@ -294,6 +294,10 @@ def test_a_warm_start_is_for_the_beginning_only(tmp_path):
     run(tmp_path / "second", steps=2, init_from=str(tmp_path / "first"))
     shutil.rmtree(tmp_path / "first")
     metrics = run(tmp_path / "second", steps=4, init_from=str(tmp_path / "first"))
+    told = "init_from=gone is not read: the run goes on from its own weights"
+    assert told not in (tmp_path / "second" / "log.txt").read_text()
+    assert run(tmp_path / "second", steps=4, init_from="gone") is not None
+    assert told in (tmp_path / "second" / "log.txt").read_text()
     assert metrics["examples_seen"] == 32
     with pytest.raises(InputError, match="first: no checkpoints/ in it"):
         run(tmp_path / "third", steps=2, init_from=str(tmp_path / "first"))
